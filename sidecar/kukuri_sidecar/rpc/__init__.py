@@ -1,0 +1,1 @@
+"""The contract with the host: structs, methods, events, stdio. Knows JSON; knows no sockets."""
