@@ -6,7 +6,7 @@ set -eu
 
 if ! command -v cargo >/dev/null 2>&1; then
     echo "cargo not found: the interop tests need the real Rust peer." >&2
-    echo "Install Rust 1.91 or later (https://rustup.rs) and run: make interop" >&2
+    echo "Install Rust 1.91 or later (https://rustup.rs) and run this script again." >&2
     exit 1
 fi
 

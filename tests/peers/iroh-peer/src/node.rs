@@ -29,8 +29,8 @@ use crate::{
 
 /// The gossip actor answers in microseconds; one that needs longer is stuck, which a test wants to see.
 const ACTOR_TIMEOUT: Duration = Duration::from_secs(5);
-/// Upstream waits up to 5 s for acknowledgements of peers that may be gone.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(6);
+/// Upstream waits up to 5 s for acknowledgements of peers that may be gone, and drains for 3 s.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Start-up options, see `main`.
 #[derive(Debug)]
