@@ -6,6 +6,7 @@ level; by the time a method that needs the node runs, ``initialize`` has loaded 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,7 +43,7 @@ from kukuri_sidecar.rpc.registry import Call, rpc, table
 
 if TYPE_CHECKING:
     from kukuri_sidecar.node.events import NodeInfo
-    from kukuri_sidecar.node.node import PeerInfo, TopicInfo
+    from kukuri_sidecar.node.node import NodeOptions, PeerInfo, TopicInfo
     from kukuri_sidecar.wire.addr import PeerHint
     from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
@@ -76,7 +77,9 @@ async def initialize(call: Call, params: api.InitializeParams) -> api.Initialize
         raise ProtocolMismatch(
             f"api_version {params.api_version} is not spoken here", supported=[api.API_VERSION]
         )
-    node = await call.server.initialize(params)
+    if params.data_dir is not None and not _is_absolute(params.data_dir):
+        raise _invalid("data_dir", "an absolute path is expected")
+    node = await call.server.initialize(lambda: _node_options(params))
     opened = node.opened
     return api.InitializeResult(
         api_version=api.API_VERSION,
@@ -94,7 +97,18 @@ async def initialize(call: Call, params: api.InitializeParams) -> api.Initialize
 async def shutdown(call: Call, params: api.ShutdownParams) -> api.ShutdownResult:
     """Leave topics, close connections, stop; the process exits 0 after the answer is written."""
     call.after_answer(call.server.leave)
-    return await call.server.shutdown(params.deadline_ms / MS_PER_S)
+    report = await call.server.shutdown(params.deadline_ms / MS_PER_S, call)
+    if report is None:
+        is_graceful = not call.server.has_node
+        return api.ShutdownResult(
+            graceful=is_graceful, left_topics=0, closed_connections=0, unsent_messages=0
+        )
+    return api.ShutdownResult(
+        graceful=report.graceful,
+        left_topics=report.left_topics,
+        closed_connections=report.closed_connections,
+        unsent_messages=report.unsent_messages,
+    )
 
 
 @rpc("ping", early=True)
@@ -152,7 +166,7 @@ async def peer_connect(call: Call, params: api.PeerConnectParams) -> api.PeerCon
     peer = await call.server.node.peers.connect(hint, params.timeout_ms / MS_PER_S)
     return api.PeerConnectResult(
         endpoint_id=peer.endpoint_id.hex(),
-        path=_literal(peer.path),
+        path=literal(peer.path),
         address=_text(peer.address),
         rtt_ms=peer.rtt_ms,
     )
@@ -212,8 +226,8 @@ async def topic_join(call: Call, params: api.TopicJoinParams) -> api.TopicJoinRe
     )
     return api.TopicJoinResult(
         topic_id=joined.topic_id.hex(),
-        state=_literal(joined.state),
-        mode=_literal(joined.mode),
+        state=literal(joined.state),
+        mode=literal(joined.mode),
         max_payload_bytes=joined.max_payload_bytes,
         created=joined.created,
     )
@@ -223,7 +237,7 @@ async def topic_join(call: Call, params: api.TopicJoinParams) -> api.TopicJoinRe
 async def topic_leave(call: Call, params: api.TopicLeaveParams) -> api.TopicLeaveResult:
     """Say goodbye and stop."""
     state = await call.server.node.topics.leave(_topic_id(params.topic_id, "topic_id"))
-    return api.TopicLeaveResult(state=_literal(state))
+    return api.TopicLeaveResult(state=literal(state))
 
 
 @rpc("topic.publish", errors=(UnknownTopic, MessageTooLarge, NoNeighbors, RateLimited))
@@ -318,10 +332,10 @@ def node_info_fields(info: NodeInfo) -> dict[str, Any]:  # Any: the fields of tw
     """Return the fields that `node.info` and `node.changed` share."""
     return {
         "endpoint_id": info.endpoint_id.hex(),
-        "online": _literal(info.online),
+        "online": literal(info.online),
         "bound": [str(address) for address in info.bound],
         "addresses": [
-            api.Address(address=str(address), source=_literal(source)) for address, source in info.addresses
+            api.Address(address=str(address), source=literal(source)) for address, source in info.addresses
         ],
         "relay_url": info.relay_url,
         "nat": info.nat,
@@ -334,9 +348,9 @@ def node_info_fields(info: NodeInfo) -> dict[str, Any]:  # Any: the fields of tw
 def _peer_info(peer: PeerInfo) -> api.PeerInfo:
     return api.PeerInfo(
         endpoint_id=peer.endpoint_id.hex(),
-        state=_literal(peer.state),
-        origins=[_literal(origin) for origin in peer.origins],
-        path=_literal(peer.path),
+        state=literal(peer.state),
+        origins=[literal(origin) for origin in peer.origins],
+        path=literal(peer.path),
         address=_text(peer.address),
         rtt_ms=peer.rtt_ms,
         topics=[topic_id.hex() for topic_id in peer.topics],
@@ -353,9 +367,9 @@ def _topic_info(topic: TopicInfo, lagged: int) -> api.TopicInfo:
     return api.TopicInfo(
         topic_id=topic.topic_id.hex(),
         name=topic.name,
-        state=_literal(topic.state),
-        mode=_literal(topic.mode),
-        path=_literal(topic.path),
+        state=literal(topic.state),
+        mode=literal(topic.mode),
+        path=literal(topic.path),
         neighbors=[endpoint_id.hex() for endpoint_id in topic.neighbors],
         known_peers=topic.known_peers,
         missing_bootstrap=[endpoint_id.hex() for endpoint_id in topic.missing_bootstrap],
@@ -372,7 +386,7 @@ def _topic_info(topic: TopicInfo, lagged: int) -> api.TopicInfo:
     )
 
 
-def _literal(value: str | None) -> Any:
+def literal(value: str | None) -> Any:
     """Pass a node enum's value to a Literal field. Any: a test compares the enums with the Literals."""
     return None if value is None else str(value)
 
@@ -382,6 +396,29 @@ def _text(value: object | None) -> str | None:
 
 
 # --- JSON to values ----------------------------------------------------------------------------------------
+
+
+def _node_options(params: api.InitializeParams) -> NodeOptions:
+    from pathlib import Path
+
+    from platformdirs import user_data_path
+
+    from kukuri_sidecar.node.node import NodeOptions
+
+    data_dir = None if params.data_dir is None else Path(params.data_dir)
+    if data_dir is None and not params.ephemeral:
+        data_dir = user_data_path("kukuri-sidecar", appauthor=False)
+    seed = params.secret_key_hex
+    return NodeOptions(
+        data_dir=data_dir,
+        ephemeral=params.ephemeral,
+        secret_key_seed=None if seed is None else bytes.fromhex(seed),
+        config=params.config,
+    )
+
+
+def _is_absolute(path: str) -> bool:
+    return os.path.isabs(path) and "\0" not in path
 
 
 def _invalid(path: str, reason: str) -> InvalidParams:
