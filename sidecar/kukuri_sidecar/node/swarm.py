@@ -117,14 +117,17 @@ class Swarm:
         self._inbox: deque[GossipInput] = deque()
         self._is_pumping = False
         self._armed = inf
+        self._progress = anyio.Event()  # acknowledgements arrived or a link went
         self._receipt: tuple[MessageId, Receipt] | None = None  # of the broadcast being performed
 
     # --- the owner's side ------------------------------------------------------------------------------
 
     def handle(self, event: GossipInput, receipt: tuple[MessageId, Receipt] | None = None) -> None:
         """Feed one event; a ``receipt`` counts the acknowledgements of the message it names."""
-        self._receipt = receipt
         self._inbox.append(event)
+        if self._is_pumping:
+            return  # the pump under way will come to it; it is not a broadcast
+        self._receipt = receipt
         self._pump()
         self._receipt = None
 
@@ -137,6 +140,12 @@ class Swarm:
     def backlog_bytes(self) -> int:
         """Bytes handed to connections and not yet acknowledged."""
         return sum(link.connection.backlog() for link in self._links.values())
+
+    async def wait_acknowledged(self) -> None:
+        """Return once every link has acknowledged everything, or is gone. Waits without limit: use a scope."""
+        while self.backlog_bytes:
+            self._progress = anyio.Event()
+            await self._progress.wait()
 
     # --- connections -----------------------------------------------------------------------------------
 
@@ -189,11 +198,13 @@ class Swarm:
 
     def link_progressed(self, link: GossipLink) -> None:
         """Close a finished link once everything is acknowledged."""
+        self._progress.set()
         if link.is_finishing and link not in self._spares and not link.connection.backlog():
             link.connection.close(0, CLOSE_GOODBYE)
 
     def link_closed(self, link: GossipLink, reason: ConnectionLost) -> None:
         """Forget the link; when it was the one in use the core hears of it."""
+        self._progress.set()
         self._peers.lost(link.connection, reason)
         self.counters.undelivered += link.dropped
         self._spares.pop(link, None)

@@ -140,7 +140,9 @@ class Topics:
         emit: Emit,
         rng: Rng,
         wall_ms: WallMs,
+        bootstrap: tuple[PeerHint, ...],
     ) -> None:
+        self._bootstrap = bootstrap
         self._own_id = own_id
         self._config = config
         self._peers = peers
@@ -170,9 +172,10 @@ class Topics:
         elif (request.max_message_bytes or topic.max_message_bytes) != topic.max_message_bytes:
             raise ModeMismatch(f"the topic is joined with {topic.max_message_bytes} bytes per message")
         topic.name = topic.name or request.name
-        for hint in request.bootstrap:
+        hints = request.bootstrap + (self._bootstrap if created else ())
+        for hint in hints:
             self._peers.learn(hint, "bootstrap")
-        wanted = [hint.endpoint_id for hint in request.bootstrap if hint.endpoint_id != self._own_id]
+        wanted = [hint.endpoint_id for hint in hints if hint.endpoint_id != self._own_id]
         topic.bootstrap |= dict.fromkeys(wanted)
         fresh = topic.join.add(wanted, now)
         if created:
@@ -242,6 +245,11 @@ class Topics:
         """Tell the swarm where we are, from the next Join, Neighbor or Shuffle on."""
         self.swarm.handle(SetOwnData(data))
 
+    @property
+    def queued_messages(self) -> tuple[int, ...]:
+        """Messages per topic that wait for a first neighbour."""
+        return tuple(len(topic.queue) for topic in self._topics.values())
+
     # --- the swarm's news ------------------------------------------------------------------------------
 
     def max_message_bytes(self, topic_id: TopicId) -> int | None:
@@ -261,7 +269,7 @@ class Topics:
         self._show(topic, now, None)
         self._agenda.cancel(("attempt", topic_id))
         if topic.queue:
-            # After this pass: a broadcast from within the core's own effects would come before its neighbours.
+            # After this pass: the core is in the middle of telling us about its neighbours.
             self._agenda.set(("send queue", topic_id), now, lambda now: self._send_queue(topic, now))
 
     def neighbor_down(self, topic_id: TopicId, peer: EndpointId, reason: str) -> None:
