@@ -41,7 +41,7 @@ CLOSE_GRACE_S = 0.5  # for the close frames of a shutdown
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """What ``initialize`` decides. ``config`` and ``bundle`` are raw layers; ``data_dir`` None: the default."""
+    """What ``initialize`` decides; ``config`` and ``bundle`` are raw layers, no ``data_dir`` is the default."""
 
     data_dir: Path | None = None
     ephemeral: bool = False
@@ -233,7 +233,7 @@ def _user_layer(profile: Profile | None) -> tuple[Layer, list[str]]:
 
 
 def _quic_config(config: Config) -> QuicConfig:
-    connect, limits = config.connect, config.limits
+    connect = config.connect
     return QuicConfig(
         bind_v4=_bind(config.net.bind_v4, "net.bind_v4"),
         bind_v6=_bind(config.net.bind_v6, "net.bind_v6"),

@@ -142,7 +142,7 @@ class Swarm:
         return sum(link.connection.backlog() for link in self._links.values())
 
     async def wait_acknowledged(self) -> None:
-        """Return once every link has acknowledged everything, or is gone. Waits without limit: use a scope."""
+        """Return once every link has acknowledged everything or is gone. Has no limit: use a scope."""
         while self.backlog_bytes:
             self._progress = anyio.Event()
             await self._progress.wait()
