@@ -40,6 +40,7 @@ from kukuri_sidecar.wire.gossip_messages import (
 )
 from kukuri_sidecar.wire.hashes import message_id
 from kukuri_sidecar.wire.ids import EndpointId, MessageId, TopicId
+from kukuri_sidecar.wire.postcard import encode_varint
 from vector_files import vectors
 
 TOPIC = TopicId(bytes(range(32)))
@@ -123,6 +124,13 @@ def test_malformed(inputs: Any, expected: Any) -> None:
     with pytest.raises(DecodeError) as caught:
         decode(bytes.fromhex(inputs["body"]))
     assert caught.value.codec == "gossip"
+
+
+@pytest.mark.parametrize("size", [2**16, 2**31, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("before", [b"\x01\x00" + ID, b"\x00\x00\x01", b"\x00\x03", b"\x01\x03"])
+def test_a_declared_size_is_not_believed(before: bytes, size: int) -> None:
+    with pytest.raises(DecodeError, match="gossip"):
+        decode(before + encode_varint(size) + bytes(40))
 
 
 @pytest.mark.parametrize(("inputs", "expected"), vectors("gossip", "stream"))
