@@ -38,7 +38,7 @@ _GOSSIP_FIXED_BYTES = 2 + ID_BYTES + 2  # discriminants, id, scope with a round 
 _MIN_PEER_BYTES = ID_BYTES + 1
 _MIN_IHAVE_BYTES = ID_BYTES + 1
 _MAX_IHAVE_BYTES = ID_BYTES + 3  # a round takes up to 3 bytes
-_bytes = bytes.__new__  # an id without its length check, where the read after it proves the length
+_new_id = bytes.__new__  # an id without its length check, where the read after it proves the length
 _CONTENT_LENGTH_AT = 2 + ID_BYTES  # in a Gossip body
 
 
@@ -304,7 +304,7 @@ def _read_gossip(body: bytes) -> tuple[Gossip, int]:
             round_, next_ = read_u16(body, end + 1)
     else:
         raise DecodeError("gossip", end, f"unknown scope {scope}")
-    return Gossip(_bytes(MessageId, body[2:_CONTENT_LENGTH_AT]), body[start:end], round_), next_
+    return Gossip(_new_id(MessageId, body[2:_CONTENT_LENGTH_AT]), body[start:end], round_), next_
 
 
 def _read_ihave(body: bytes) -> tuple[IHave, int]:
@@ -314,7 +314,7 @@ def _read_ihave(body: bytes) -> tuple[IHave, int]:
     items = []
     for _ in range(count):
         end = offset + ID_BYTES
-        id_ = _bytes(MessageId, body[offset:end])
+        id_ = _new_id(MessageId, body[offset:end])
         round_ = body[end]  # IndexError when the id is cut short
         offset = end + 1
         if round_ >= 0x80:
@@ -375,7 +375,7 @@ def _read_disconnect(body: bytes) -> tuple[Disconnect, int]:
 def _read_peer(body: bytes, offset: int) -> tuple[PeerInfo, int]:
     end = offset + ID_BYTES
     data, next_ = read_option_bytes(body, end)  # fails when the id is cut short
-    return PeerInfo(_bytes(EndpointId, body[offset:end]), data), next_
+    return PeerInfo(_new_id(EndpointId, body[offset:end]), data), next_
 
 
 _READERS: dict[tuple[int, int], Callable[[bytes], tuple[GossipMessage, int]]] = {

@@ -67,7 +67,7 @@ def read_exact(buffer: bytes, offset: int, size: int) -> tuple[bytes, int]:
 def read_tag(buffer: bytes, offset: int, count: int) -> tuple[int, int]:
     """Read a discriminant below ``count`` <= 128: an enum variant, an option, a bool."""
     if offset >= len(buffer):
-        raise DecodeError("postcard", offset, "ends before a discriminant")
+        raise DecodeError("postcard", len(buffer), "ends before a discriminant")
     tag = buffer[offset]
     if tag >= count:
         raise DecodeError("postcard", offset, f"discriminant {tag} where {count} are known")
