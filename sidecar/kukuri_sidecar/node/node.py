@@ -20,13 +20,13 @@ from kukuri_sidecar.node import identity
 from kukuri_sidecar.node.address_book import AddressBook
 from kukuri_sidecar.node.agenda import Agenda
 from kukuri_sidecar.node.config import Config, Layer, drop_unknown, from_environment, parse_bind, resolve
+from kukuri_sidecar.node.envelopes import Envelopes
 from kukuri_sidecar.node.events import Emit, NodeChanged, NodeInfo
 from kukuri_sidecar.node.own_addresses import online, own_addresses
 from kukuri_sidecar.node.peers import Peers
 from kukuri_sidecar.node.profile import Profile, default_data_dir
 from kukuri_sidecar.node.topics import Topics
 from kukuri_sidecar.proto.gossip.config import GossipConfig, MembershipConfig
-from kukuri_sidecar.proto.gossip.state import GossipCore
 from kukuri_sidecar.wire.addr import EndpointAddr, HostPort, SocketAddr
 from kukuri_sidecar.wire.gossip_messages import ALPN as GOSSIP_ALPN
 from kukuri_sidecar.wire.ids import EndpointId
@@ -41,9 +41,9 @@ CLOSE_GRACE_S = 0.5  # for the close frames of a shutdown
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """What ``initialize`` decides; ``config`` and ``bundle`` are raw layers, no ``data_dir`` is the default."""
+    """What ``initialize`` decides. ``config`` and ``bundle`` are raw layers."""
 
-    data_dir: Path | None = None
+    data_dir: Path | None = None  # None: the platform's own place
     ephemeral: bool = False
     secret_key_seed: bytes | None = field(default=None, repr=False)
     config: Layer = field(default_factory=dict)
@@ -95,10 +95,9 @@ class Node:
         self._endpoint = QuicEndpoint(
             secret, _quic_config(config), alpns=[GOSSIP_ALPN], accept=self.peers.accepted, rng=rng
         )
-        core = GossipCore(self.endpoint_id, _gossip_config(config), rng)
         self.topics = Topics(
             own_id=self.endpoint_id,
-            core=core,
+            core_config=_gossip_config(config),
             config=config,
             peers=self.peers,
             agenda=self._agenda,
@@ -106,6 +105,7 @@ class Node:
             rng=rng,
             wall_ms=wall_ms,
             bootstrap=tuple(parse_peer(text) for text in config.bootstrap_peers),
+            envelopes=Envelopes(secret, rng, wall_ms),
         )
         swarm = self.topics.swarm
         self.peers.wire(self._endpoint, swarm.user_for, swarm.unreachable, self.topics.topics_of)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from math import inf
 from typing import Literal
 
@@ -22,11 +21,13 @@ from kukuri_sidecar.errors import (
 from kukuri_sidecar.net.clock import WallMs
 from kukuri_sidecar.node.agenda import Agenda
 from kukuri_sidecar.node.config import Config
+from kukuri_sidecar.node.envelopes import Envelopes, Mode, Opened, overhead_bytes
 from kukuri_sidecar.node.events import (
     Emit,
     NeighborDown,
     NeighborUp,
     TopicChanged,
+    TopicInvalid,
     TopicMessage,
     TopicState,
 )
@@ -36,6 +37,7 @@ from kukuri_sidecar.node.publishing import Queue, QueuedMessage, Receipts
 from kukuri_sidecar.node.swarm import Swarm
 from kukuri_sidecar.proto.buckets import TokenBucket
 from kukuri_sidecar.proto.core import Rng
+from kukuri_sidecar.proto.gossip.config import GossipConfig
 from kukuri_sidecar.proto.gossip.events import Broadcast, Delivered, JoinTopic, QuitTopic, SetOwnData
 from kukuri_sidecar.proto.gossip.state import GossipCore
 from kukuri_sidecar.wire.addr import PeerHint
@@ -43,13 +45,7 @@ from kukuri_sidecar.wire.gossip_messages import max_content_bytes
 from kukuri_sidecar.wire.hashes import message_id
 from kukuri_sidecar.wire.ids import EndpointId, MessageId, TopicId
 
-
-class Mode(StrEnum):
-    """How a topic treats signed envelopes."""
-
-    RAW = "raw"
-    AUTO = "auto"
-    SIGNED = "signed"
+INVALID_EVENT_EVERY = 100  # topic.invalid: the first and every 100th (api.md section 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +119,7 @@ class _Topic:
 
     @property
     def max_payload_bytes(self) -> int:
-        return max_content_bytes(self.max_message_bytes)
+        return max_content_bytes(self.max_message_bytes) - overhead_bytes(self.mode)
 
 
 class Topics:
@@ -133,7 +129,7 @@ class Topics:
         self,
         *,
         own_id: EndpointId,
-        core: GossipCore,
+        core_config: GossipConfig,
         config: Config,
         peers: Peers,
         agenda: Agenda,
@@ -141,6 +137,7 @@ class Topics:
         rng: Rng,
         wall_ms: WallMs,
         bootstrap: tuple[PeerHint, ...],
+        envelopes: Envelopes,
     ) -> None:
         self._bootstrap = bootstrap
         self._own_id = own_id
@@ -150,6 +147,9 @@ class Topics:
         self._emit = emit
         self._rng = rng
         self._wall_ms = wall_ms
+        self._envelopes = envelopes
+        self._opened: Opened | None = None  # the message that the core is about to deliver
+        core = GossipCore(own_id, core_config, rng, accept=self._accept)
         self.swarm = Swarm(core, peers, agenda, self, config.gossip.max_message_bytes)
         self._topics: dict[TopicId, _Topic] = {}
         self._receipts = Receipts(agenda, emit)
@@ -216,19 +216,19 @@ class Topics:
         topic = self._require(topic_id)
         now = anyio.current_time()
         self._check_size(topic, payload)
-        name = message_id(payload)
-        if topic.join.neighbors:
-            self._check_rate(now)
-            self._broadcast(topic, name, payload, neighbors_only=neighbors_only, confirm=confirm)
-            return Published(name, "accepted", len(topic.join.neighbors))
-        if not queue:
+        if not topic.join.neighbors and not queue:
             raise NoNeighbors(
                 "no neighbour in this topic",
                 state=str(topic.join.state),
                 next_attempt_at_ms=self._instant_ms(topic.join.next_attempt, now),
             )
         self._check_rate(now)
-        topic.queue.add(QueuedMessage(name, payload, neighbors_only, now + queue_ttl_s))
+        content = self._envelopes.seal(topic_id, payload) if topic.mode is Mode.SIGNED else payload
+        name = message_id(content)
+        if topic.join.neighbors:
+            self._broadcast(topic, name, content, neighbors_only=neighbors_only, confirm=confirm)
+            return Published(name, "accepted", len(topic.join.neighbors))
+        topic.queue.add(QueuedMessage(name, content, neighbors_only, now + queue_ttl_s))
         return Published(name, "queued", 0)
 
     def list(self, topic_ids: Sequence[TopicId] | None) -> list[TopicInfo]:
@@ -288,13 +288,34 @@ class Topics:
         topic = self._topics.get(message.topic_id)
         if topic is None:
             return
+        opened, self._opened = self._opened or Opened(message.content), None
         topic.messages_in += 1
         topic.last_received_ms = self._wall_ms()
         self._emit(
             TopicMessage(
-                message.topic_id, message.message_id, message.content, message.delivered_from, message.round
+                topic_id=message.topic_id,
+                message_id=message.message_id,
+                payload=opened.payload,
+                delivered_from=message.delivered_from,
+                round=message.round,
+                author=opened.author,
+                author_seq=opened.author_seq,
             )
         )
+
+    def _accept(self, topic_id: TopicId, sender: EndpointId, content: bytes, now: float) -> bool:
+        """Judge a message for the core, before it is delivered or passed on."""
+        topic = self._topics.get(topic_id)
+        if topic is None:
+            return False
+        opened = self._envelopes.open(topic_id, topic.mode, content, now)
+        if isinstance(opened, Opened):
+            self._opened = opened
+            return True
+        topic.invalid += 1
+        if topic.invalid % INVALID_EVENT_EVERY == 1:
+            self._emit(TopicInvalid(topic_id, topic.invalid, str(opened), sender))
+        return False
 
     def linked(self, peer: EndpointId) -> None:
         """Try a peer that connected to us, or that another topic dialled, where somebody is missing."""
