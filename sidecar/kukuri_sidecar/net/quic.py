@@ -175,10 +175,10 @@ class Connection:
 class _Dial:
     """One ``dial`` call in progress."""
 
-    __slots__ = ("connection", "done", "error", "user")
+    __slots__ = ("connection", "done", "error", "user_for")
 
-    def __init__(self, user: ConnectionUser) -> None:
-        self.user = user
+    def __init__(self, user_for: Callable[[Connection], ConnectionUser]) -> None:
+        self.user_for = user_for
         self.done = anyio.Event()
         self.connection: Connection | None = None
         self.error: SidecarError | None = None
@@ -252,14 +252,14 @@ class QuicEndpoint:
         endpoint_id: EndpointId,
         addresses: Sequence[SocketAddr],
         alpn: str,
-        user: ConnectionUser,
+        user_for: Callable[[Connection], ConnectionUser],
         *,
         timeout_s: float,
     ) -> Connection:
         """Connect over all ``addresses`` at once; the first that proves to be ``endpoint_id`` wins.
 
         Raises NoAddresses, DialTimeout, HandshakeFailed, IdentityMismatch, Refused, Offline or LimitReached.
-        ``user`` may be called before this returns. Cancelling ends the attempt, or closes the connection.
+        ``user_for`` names the connection's user the moment it lives, before this returns. Cancelling ends the attempt, or closes the connection.
         """
         sockets = self._running()
         usable = [address for address in dict.fromkeys(addresses) if sockets.reaches(address)]
@@ -269,7 +269,7 @@ class QuicEndpoint:
             raise NoAddresses("no usable address of the peer is known", known=list(addresses))
         now = anyio.current_time()
         core = self._core.dial(endpoint_id, alpn, usable, now, now + timeout_s)
-        dial = self._dials[core] = _Dial(user)
+        dial = self._dials[core] = _Dial(user_for)
         self._pump(now)
         try:
             await dial.done.wait()
@@ -398,9 +398,8 @@ class QuicEndpoint:
         if dial is None or core.phase is Phase.CLOSED:
             core.close(0, "dial cancelled")
             return
-        connection.user = dial.user
-        self._connections[core] = connection
-        dial.connection = connection
+        self._connections[core] = dial.connection = connection
+        connection.user = dial.user_for(connection)
         dial.done.set()
 
     def _shut_down(self, code: int, reason: str) -> None:

@@ -15,6 +15,7 @@ from kukuri_sidecar.wire.keys import SecretKey
 
 IDENTITY_FILE = "identity.json"
 IDENTITY_VERSION = 1
+SEED_BYTES = 32
 
 Origin = Literal["loaded", "created", "host", "ephemeral"]
 
@@ -31,7 +32,7 @@ def from_profile(profile: Profile) -> tuple[SecretKey, Origin]:
     """
     data = profile.read(IDENTITY_FILE)
     if data is None:
-        secret = SecretKey(os.urandom(32))
+        secret = SecretKey(os.urandom(SEED_BYTES))
         file = _IdentityFile(version=IDENTITY_VERSION, secret_key_hex=secret.seed.hex())
         profile.write(IDENTITY_FILE, msgspec.json.encode(file) + b"\n")
         return secret, "created"
@@ -50,6 +51,13 @@ def from_profile(profile: Profile) -> tuple[SecretKey, Origin]:
         ) from None  # the cause's text might quote the secret
 
 
-def ephemeral() -> tuple[SecretKey, Origin]:
-    """Make a key for this run; nothing is written."""
-    return SecretKey(os.urandom(32)), "ephemeral"
+def choose(seed: bytes | None, profile: Profile | None) -> tuple[SecretKey, Origin]:
+    """Take the host's key, else the profile's, else one for this run. Blocks on the disk with a profile.
+
+    Nothing is written for the host's key: it has its own keychain.
+    """
+    if seed is not None:
+        return SecretKey(seed), "host"
+    if profile is None:
+        return SecretKey(os.urandom(SEED_BYTES)), "ephemeral"
+    return from_profile(profile)

@@ -15,7 +15,7 @@ from anyio.abc import TaskStatus
 from kukuri_sidecar.errors import InvalidConfig
 from kukuri_sidecar.net.clock import wall_ms
 from kukuri_sidecar.net.interfaces import local_addresses
-from kukuri_sidecar.net.quic import QuicConfig, QuicEndpoint
+from kukuri_sidecar.net.quic import QuicConfig, QuicEndpoint, QuicLimits
 from kukuri_sidecar.node import identity
 from kukuri_sidecar.node.address_book import AddressBook
 from kukuri_sidecar.node.agenda import Agenda
@@ -137,12 +137,7 @@ class Node:
         env, strangers = from_environment(os.environ)
         warnings += [f"environment: {name} names no configuration field" for name in strangers]
         effective = resolve({"bundle": bundle, "user": user, "host": options.config, "env": env})
-        if options.secret_key_seed is not None:
-            secret, origin = SecretKey(options.secret_key_seed), "host"
-        elif profile is None:
-            secret, origin = identity.ephemeral()
-        else:
-            secret, origin = identity.from_profile(profile)
+        secret, origin = identity.choose(options.secret_key_seed, profile)
         opened = Opened(origin, effective.locked, tuple(warnings))
         return cls(secret, effective.config, opened, profile, emit)
 
@@ -237,10 +232,14 @@ def _quic_config(config: Config) -> QuicConfig:
     return QuicConfig(
         bind_v4=_bind(config.net.bind_v4, "net.bind_v4"),
         bind_v6=_bind(config.net.bind_v6, "net.bind_v6"),
-        max_connections=config.max_peers,
-        handshake_timeout_s=connect.handshake_timeout_ms / 1000,
-        keepalive_interval_s=connect.keepalive_interval_ms / 1000,
-        idle_timeout_s=connect.idle_timeout_ms / 1000,
+        limits=QuicLimits(
+            max_connections=config.max_peers,
+            handshakes_per_s=config.limits.handshakes_per_s,
+            handshake_burst=2 * config.limits.handshakes_per_s,
+            handshake_deadline_s=connect.handshake_timeout_ms / 1000,
+            idle_s=min(connect.idle_timeout_ms, connect.dead_after_ms) / 1000,
+            keep_alive_s=connect.keepalive_interval_ms / 1000,
+        ),
     )
 
 

@@ -278,10 +278,10 @@ class Swarm:
             self.counters.oversize += 1
             return
         receipt = None
-        is_payload = isinstance(message, Gossip)
-        if is_payload and self._receipt and self._receipt[0] == message.id:
+        if self._receipt and isinstance(message, Gossip) and self._receipt[0] == message.id:
             receipt = self._receipt[1]
-        item = _Frame(effect.topic_id, data, is_payload, isinstance(message, Disconnect), receipt)
+        is_payload, is_last = isinstance(message, Gossip), isinstance(message, Disconnect)
+        item = _Frame(effect.topic_id, data, is_payload, is_last, receipt)
         self.counters.frames_out += len(effect.to)
         for peer in effect.to:
             if link := self._links.get(peer):
