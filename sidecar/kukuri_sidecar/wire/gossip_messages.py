@@ -4,8 +4,8 @@ A *body* is the postcard form of one message; a *frame* is its length as u32 big
 first frame of a stream holds the 32-byte topic id, every other one a message of that topic. Sources:
 iroh-gossip v0.101.0 src/proto/{topic,hyparview,plumtree}.rs, src/net/util.rs; gossip-wire.md 1 and 2.
 
-Messages are tuples for speed, so ``==`` does not see the class: ``IHave(()) == ShuffleReply(())``. Match
-types.
+Messages are tuples for speed, so ``==`` does not see the class: ``IHave(()) == ShuffleReply(())``. Match on
+their types.
 """
 
 from __future__ import annotations
