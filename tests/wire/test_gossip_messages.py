@@ -295,11 +295,11 @@ def test_nothing_is_allocated_from_a_declared_length() -> None:
 
 
 def test_a_frame_in_single_bytes_takes_linear_time() -> None:
-    """Copying the partial frame at every byte would move 8 GB here."""
-    body = bytes(128 * 1024)
+    """Copying the partial frame at every byte would move 137 GB and take seconds."""
+    body = bytes(512 * 1024)
     reader = FrameReader(len(body))
     reader.feed(stream_header(TOPIC) + len(body).to_bytes(4, "big"))
     start = time.process_time()
     bodies = [found for at in range(len(body)) for found in reader.feed(body[at : at + 1])]
     assert bodies == [body]
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < 2.0

@@ -48,6 +48,14 @@ def test_every_changed_bit_breaks_a_signature() -> None:
         assert not verify(secret.endpoint_id, b"hello", bytes(changed)), bit
 
 
+def test_the_border_between_signature_and_message_is_fixed() -> None:
+    secret = SecretKey(SEED)
+    signed = secret.sign(b"hello") + b"hello"
+    assert [at for at in range(len(signed) + 1) if verify(secret.endpoint_id, signed[at:], signed[:at])] == [
+        64
+    ]
+
+
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=50), st.binary(max_size=70))
 def test_verify_and_the_point_check_never_raise(key: bytes, message: bytes, signature: bytes) -> None:
     assert is_valid_endpoint_id(EndpointId(key)) in (True, False)
