@@ -259,7 +259,8 @@ class QuicEndpoint:
         """Connect over all ``addresses`` at once; the first that proves to be ``endpoint_id`` wins.
 
         Raises NoAddresses, DialTimeout, HandshakeFailed, IdentityMismatch, Refused, Offline or LimitReached.
-        ``user_for`` names the connection's user the moment it lives, before this returns. Cancelling ends the attempt, or closes the connection.
+        ``user_for`` names the connection's user the moment it lives, before this returns.
+        Cancelling ends the attempt, or closes the connection.
         """
         sockets = self._running()
         usable = [address for address in dict.fromkeys(addresses) if sockets.reaches(address)]

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from kukuri_sidecar.errors import DecodeError, LimitReached
 from kukuri_sidecar.net.quic import Connection, ConnectionLost
-from kukuri_sidecar.wire.gossip_messages import FrameReader, stream_header
+from kukuri_sidecar.wire.gossip_messages import MIN_MAX_MESSAGE_BYTES, FrameReader, stream_header
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
 MAX_BACKLOG_BYTES = 512 * 1024  # per connection, not yet acknowledged; above it payloads are dropped (M3)
@@ -153,19 +153,19 @@ class GossipLink:
         """Cut ``data`` into frames and hand them over; the credit returns at once, as nothing is kept."""
         reader = self._readers.get(stream_id)
         if reader is None:
-            reader = self._readers[stream_id] = FrameReader(self._max_message_bytes)
+            reader = self._readers[stream_id] = FrameReader(MIN_MAX_MESSAGE_BYTES, self._max_message_bytes)
         connection.consume(stream_id, len(data))
         try:
             bodies = reader.feed(data)
-        except DecodeError as exc:
-            connection.close(
-                BAD_FRAME_CODE, f"bad frame: {exc.reason}"
-            )  # it may come back; nothing else heals U7
-            return
+        except DecodeError:
+            bodies = []
         if bodies and reader.topic_id is not None:
             self._reading = stream_id
             self._owner.frames(self, reader.topic_id, bodies)
             self._reading = None
+        if reader.failure:
+            # Stopping the stream would cost a Rust peer its whole send half for good (U7): start over instead.
+            connection.close(BAD_FRAME_CODE, f"bad frame: {reader.failure.reason}")
         if end:
             self._ended(stream_id)
 

@@ -214,13 +214,16 @@ class FrameReader:
     copied a fixed number of times.
     """
 
-    __slots__ = ("_failure", "_max_bytes", "_needed", "_partial", "topic_id")
+    __slots__ = ("_limit_of", "_max_bytes", "_needed", "_partial", "failure", "topic_id")
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, limit_of: Callable[[TopicId], int] | None = None) -> None:
+        """``max_bytes`` bounds every frame; ``limit_of`` may name another bound once the topic is known."""
         self._max_bytes = max_bytes
+        self._limit_of = limit_of
         self._partial = bytearray()
         self._needed = LENGTH_BYTES  # of the partial frame, before it is worth looking at
-        self._failure: DecodeError | None = None
+        self.failure: DecodeError | None = None
+        """Why the stream is of no use any more; ``feed`` raises it from now on."""
         self.topic_id: TopicId | None = None
         """The topic of the stream; None until its first frame is complete."""
 
@@ -231,8 +234,8 @@ class FrameReader:
         every call after that; answer with STOP_SENDING. When ``data`` holds complete bodies before the bad
         frame, they are returned and the next call raises.
         """
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         partial = self._partial
         if partial:
             partial += data
@@ -259,6 +262,8 @@ class FrameReader:
                 return self._fail(bodies, DecodeError("frame", position, "no topic id in the first frame"))
             else:
                 self.topic_id = TopicId(body[:ID_BYTES])
+                if self._limit_of is not None:
+                    self._max_bytes = self._limit_of(self.topic_id)
             position += needed
             needed = LENGTH_BYTES
         if position < end:
@@ -267,7 +272,7 @@ class FrameReader:
         return bodies
 
     def _fail(self, bodies: list[bytes], failure: DecodeError) -> list[bytes]:
-        self._failure = failure
+        self.failure = failure
         if not bodies:
             raise failure
         return bodies
