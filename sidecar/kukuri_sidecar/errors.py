@@ -25,6 +25,10 @@ class DecodeError(ValueError):
         self.offset = offset
         self.reason = reason
 
+    def named(self, codec: str) -> DecodeError:
+        """Return the same finding under the name of the codec that contains this one."""
+        return DecodeError(codec, self.offset, self.reason)
+
 
 class LocalProtocolError(AssertionError):
     """A protocol core was used against its rules: our own bug, it ends the node loudly."""

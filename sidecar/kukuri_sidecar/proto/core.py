@@ -39,11 +39,11 @@ class Rng(Protocol):
         """Return a float in [0, 1)."""
         ...
 
-    def randrange(self, stop: int) -> int:
+    def randrange(self, stop: int, /) -> int:
         """Return an int in [0, stop)."""
         ...
 
-    def getrandbits(self, k: int) -> int:
+    def getrandbits(self, k: int, /) -> int:
         """Return an int of ``k`` random bits."""
         ...
 

@@ -1,0 +1,121 @@
+"""A loss-tolerant congestion controller: models the path instead of halving on every random loss.
+
+    window = gain * (largest delivery rate of the last 10 rounds) * (smallest RTT) + 4 packets
+
+A round is one smallest RTT. With 1 % loss at 50 ms and 1,000 messages/s the 99th percentile falls from 8.7 s
+(Reno) to 79 ms (trust.md section 0.10). It changes only what we send. Not tested: fairness towards competing
+flows, policers, very large bandwidth-delay products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+from typing import TYPE_CHECKING
+
+from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
+
+if TYPE_CHECKING:
+    from aioquic.quic.packet_builder import QuicSentPacket
+
+NAME = "bwmodel"
+
+STARTUP_GAIN = 2.9  # as BBR's 2/ln 2: doubles the rate per round
+STARTUP_GROWTH = 1.25  # a round that grew less is a plateau; three end the start-up (BBR draft 4.3.1)
+STARTUP_PLATEAU_ROUNDS = 3
+STARTUP_EXIT_LOSS = 0.40  # our guess: nobody loses that much by chance
+STEADY_GAIN = 2.0  # BBR's cwnd_gain
+BACKOFF_GAIN = 1.0
+BACKOFF_LOSS = 0.35  # our guess; below it loss is taken for noise
+BANDWIDTH_ROUNDS = 10
+FLOOR_PACKETS = 16  # a burst of losses never silences a low-rate sender
+HEADROOM_PACKETS = 4
+PERSISTENT_CONGESTION_PACKETS = 4
+MIN_RTT_LIFETIME_S = 10.0
+DEFAULT_RTT_S = 0.1
+RTT_FLOOR_S = 0.001  # aioquic's own granularity
+APP_LIMITED_FILL = 1.25  # less than 80 % of the window in flight: the application is the limit
+
+
+class BandwidthModel(QuicCongestionControl):
+    """The controller of one connection; aioquic calls it."""
+
+    def __init__(self, *, max_datagram_size: int) -> None:
+        super().__init__(max_datagram_size=max_datagram_size)
+        self._packet = max_datagram_size
+        self._min_rtt: float | None = None
+        self._min_rtt_at = 0.0
+        self._round_start = -inf
+        self._acked = 0
+        self._lost = 0
+        self._app_limited = False
+        self._bandwidths: list[float] = []  # bytes/s of the last rounds
+        self._is_startup = True
+        self._plateau_rounds = 0
+        self._plateau_bandwidth = 0.0
+
+    def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
+        """Count the packet as in flight."""
+        self.bytes_in_flight += packet.sent_bytes
+
+    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
+        """Forget packets that will never be acknowledged, without drawing conclusions."""
+        for packet in packets:
+            self.bytes_in_flight -= packet.sent_bytes
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        """Count the losses of this round."""
+        for packet in packets:
+            self.bytes_in_flight -= packet.sent_bytes
+            self._lost += packet.sent_bytes
+
+    def on_persistent_congestion(self) -> None:
+        """Start over with a small window (RFC 9002 section 7.6)."""
+        self.congestion_window = PERSISTENT_CONGESTION_PACKETS * self._packet
+
+    def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
+        """Keep the smallest RTT, for ten seconds at most."""
+        if self._min_rtt is None or rtt < self._min_rtt or now >= self._min_rtt_at + MIN_RTT_LIFETIME_S:
+            self._min_rtt = max(rtt, RTT_FLOOR_S)
+            self._min_rtt_at = now
+
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        """Count the delivery; at the end of a round set the window."""
+        if self.bytes_in_flight * APP_LIMITED_FILL < self.congestion_window:
+            self._app_limited = True
+        self.bytes_in_flight -= packet.sent_bytes
+        self._acked += packet.sent_bytes
+        if self._round_start == -inf:  # the first acknowledgement says nothing about a rate
+            self._round_start, self._acked = now, 0
+        elif now >= self._round_start + self._rtt:
+            self._end_round(now)
+
+    @property
+    def _rtt(self) -> float:
+        return self._min_rtt or DEFAULT_RTT_S
+
+    def _end_round(self, now: float) -> None:
+        bandwidth = self._acked / (now - self._round_start)
+        loss = self._lost / max(1, self._lost + self._acked)
+        self._bandwidths = [*self._bandwidths, bandwidth][-BANDWIDTH_ROUNDS:]
+        best = max(self._bandwidths)
+
+        if self._is_startup and not self._app_limited:
+            if best < self._plateau_bandwidth * STARTUP_GROWTH:
+                self._plateau_rounds += 1
+            else:
+                self._plateau_rounds, self._plateau_bandwidth = 0, best
+            if self._plateau_rounds >= STARTUP_PLATEAU_ROUNDS or loss > STARTUP_EXIT_LOSS:
+                self._is_startup = False
+
+        steady = STEADY_GAIN if loss < BACKOFF_LOSS else BACKOFF_GAIN
+        gain = STARTUP_GAIN if self._is_startup else steady
+        target = max(FLOOR_PACKETS * self._packet, gain * best * self._rtt + HEADROOM_PACKETS * self._packet)
+        if not (self._app_limited and target < self.congestion_window):  # an idle path proves nothing
+            self.congestion_window = int(target)
+        self._round_start, self._acked, self._lost, self._app_limited = now, 0, 0, False
+
+
+def register() -> None:
+    """Make the controller known to aioquic under ``NAME``; doing it twice is harmless."""
+    register_congestion_control(NAME, BandwidthModel)
