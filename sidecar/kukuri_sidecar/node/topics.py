@@ -149,7 +149,7 @@ class Topics:
         self._wall_ms = wall_ms
         self._envelopes = envelopes
         self._opened: Opened | None = None  # the message that the core is about to deliver
-        core = GossipCore(own_id, core_config, rng, accept=self._accept)
+        core = GossipCore(own_id, rng, message_id, core_config)
         self.swarm = Swarm(core, peers, agenda, self, config.gossip.max_message_bytes)
         self._topics: dict[TopicId, _Topic] = {}
         self._receipts = Receipts(agenda, emit)
@@ -287,6 +287,8 @@ class Topics:
         """Pass a message on to the host."""
         topic = self._topics.get(message.topic_id)
         if topic is None:
+            return
+        if not self._accept(message.topic_id, message.delivered_from, message.content, anyio.current_time()):
             return
         opened, self._opened = self._opened or Opened(message.content), None
         topic.messages_in += 1

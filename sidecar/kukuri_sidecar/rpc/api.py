@@ -557,6 +557,21 @@ class TopicMessageEvent(Event, tag="topic.message"):
     author_seq: Annotated[int | None, Meta(description="The author's own count, when verified.")]
 
 
+class TopicInvalidEvent(Event, tag="topic.invalid"):
+    """Messages were refused: told for the first and every 100th of the topic."""
+
+    topic_id: TopicIdHex
+    count: Annotated[int, Meta(description="Refused messages of the topic so far.")]
+    reason: Annotated[
+        str,
+        Meta(
+            description="Of this one: `unsigned`, `malformed`, `expired`, `from_the_future`, `replayed`, "
+            "`bad_signature` or `too_many`."
+        ),
+    ]
+    delivered_from: Annotated[EndpointIdHex, Meta(description="The neighbour who handed it to us.")]
+
+
 class TopicPublishedEvent(Event, tag="topic.published"):
     """Fate of a message published with `confirm`, or of a queued one."""
 
@@ -594,6 +609,7 @@ EVENTS: tuple[type[Event], ...] = (
     NeighborUpEvent,
     NeighborDownEvent,
     TopicMessageEvent,
+    TopicInvalidEvent,
     TopicPublishedEvent,
     LogEvent,
     LaggedEvent,

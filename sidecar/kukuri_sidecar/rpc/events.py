@@ -20,9 +20,16 @@ def translate(event: node.NodeEvent) -> api.Event:
                 delivered_from=event.delivered_from.hex(),
                 scope="neighbors" if event.round is None else "swarm",
                 round=event.round,
-                author=None,  # envelopes are not read yet, so nothing is verified
-                verified=False,
-                author_seq=None,
+                author=event.author.hex() if event.author else None,
+                verified=event.author is not None,
+                author_seq=event.author_seq,
+            )
+        case node.TopicInvalid():
+            return api.TopicInvalidEvent(
+                topic_id=event.topic_id.hex(),
+                count=event.count,
+                reason=event.reason,
+                delivered_from=event.delivered_from.hex(),
             )
         case node.NodeChanged():
             return api.NodeChangedEvent(**node_info_fields(event.info))
