@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
@@ -19,6 +21,7 @@ from kukuri_sidecar.node.config import (
     _leaves,
     drop_unknown,
     from_environment,
+    from_file,
     parse_bind,
     resolve,
 )
@@ -224,6 +227,38 @@ def test_an_unknown_key_of_a_file_is_named_and_left_out(layer: Layer, name: str)
     known, unknown = drop_unknown({**layer, "max_peers": 7})
     assert unknown == (name,)
     assert resolve({"user": known}).config.max_peers == 7
+
+
+def test_a_file_is_a_json_object() -> None:
+    layer, unknown = from_file(b'{"max_peers": 7, "net": {"later": true}, "newer": {}}\n', "config.json")
+    assert (layer, unknown) == ({"max_peers": 7}, ("net.later", "newer"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'{"max_peers": 7',
+        b'{"a": "\xff"}',
+        b"\xff\xfe{}",
+        b'{"a": 1e999}',
+        b'{"a":' + b"[" * 100_000,
+    ],
+    ids=["empty", "array", "null", "cut off", "no text", "utf-16", "no number", "deep"],
+)
+def test_any_other_file_is_named_in_the_error(data: bytes) -> None:
+    with pytest.raises(InvalidConfig, match="is no JSON object: ") as caught:
+        from_file(data, "config.json")
+    assert caught.value.details == {"field": "config.json", "index": None}
+
+
+@given(st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_of_a_file_give_a_configuration_or_name_the_problem(data: bytes) -> None:
+    with suppress(InvalidConfig):
+        layer, _ = from_file(data, "config.json")
+        _told({"user": layer})
 
 
 # --- what is refused, and how ------------------------------------------------------------------------

@@ -161,6 +161,18 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Layer, tuple[str, ...]
     return layer, tuple(unknown)
 
 
+def from_file(data: bytes, name: str) -> tuple[Layer, tuple[str, ...]]:
+    """Parse a configuration file; return the known values and the dotted names of the others.
+
+    Raises InvalidConfig with the file's ``name`` as ``field`` when it holds no JSON object.
+    """
+    try:
+        layer = msgspec.json.decode(data, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise InvalidConfig(f"{name} is no JSON object: {exc}", field=name, index=None) from None
+    return drop_unknown(layer)
+
+
 def drop_unknown(layer: Layer) -> tuple[Layer, tuple[str, ...]]:
     """Split a file's values into the known ones and the dotted names of the others."""
     known: dict[str, object] = {}
