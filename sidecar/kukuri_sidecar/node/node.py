@@ -9,17 +9,23 @@ from random import SystemRandom
 from typing import Literal
 
 import anyio
-import msgspec
 from anyio.abc import TaskStatus
 
-from kukuri_sidecar.errors import InvalidConfig
 from kukuri_sidecar.net.clock import wall_ms
 from kukuri_sidecar.net.interfaces import local_addresses
 from kukuri_sidecar.net.quic import QuicConfig, QuicEndpoint, QuicLimits
 from kukuri_sidecar.node import identity
 from kukuri_sidecar.node.address_book import AddressBook
 from kukuri_sidecar.node.agenda import Agenda
-from kukuri_sidecar.node.config import Config, Layer, drop_unknown, from_environment, parse_bind, resolve
+from kukuri_sidecar.node.config import (
+    Config,
+    Layer,
+    drop_unknown,
+    from_environment,
+    from_file,
+    parse_bind,
+    resolve,
+)
 from kukuri_sidecar.node.envelopes import Envelopes
 from kukuri_sidecar.node.events import Emit, NodeChanged, NodeInfo
 from kukuri_sidecar.node.own_addresses import online, own_addresses
@@ -217,13 +223,7 @@ def _user_layer(profile: Profile | None) -> tuple[Layer, list[str]]:
     data = profile.read(CONFIG_FILE) if profile else None
     if data is None:
         return {}, []
-    try:
-        values = msgspec.json.decode(data, type=dict[str, object])
-    except msgspec.MsgspecError as exc:
-        raise InvalidConfig(
-            f"{CONFIG_FILE} is no JSON object: {exc}", field=CONFIG_FILE, index=None
-        ) from None
-    known, unknown = drop_unknown(values)
+    known, unknown = from_file(data, CONFIG_FILE)
     return known, [f"{CONFIG_FILE}: unknown key {name} ignored" for name in unknown]
 
 
