@@ -16,7 +16,8 @@ MAX_ORIGINS = 10  # api.md section 4.5 names ten
 @dataclass
 class _Entry:
     by_origin: dict[str, tuple[HostPort, ...]] = field(default_factory=dict)
-    proven: HostPort | None = None  # an authenticated connection stood here
+    proven: HostPort | None = None  # an authenticated connection stood here ...
+    proven_ms: int = 0  # ... the last time at this Unix time
 
 
 class AddressBook:
@@ -33,9 +34,19 @@ class AddressBook:
             kept = tuple(distinct)[:MAX_ADDRESSES_PER_ORIGIN]
             entry.by_origin[origin] = kept or entry.by_origin.get(origin, ())
 
-    def prove(self, endpoint_id: EndpointId, address: SocketAddr) -> None:
-        """Note where the peer really answered; it is tried first from now on."""
-        self._touch(endpoint_id).proven = HostPort(*address)
+    def prove(self, endpoint_id: EndpointId, address: SocketAddr | HostPort, at_ms: int) -> None:
+        """Note where the peer really answered, and when (Unix ms); it is tried first from now on."""
+        entry = self._touch(endpoint_id)
+        entry.proven = HostPort(*address)
+        entry.proven_ms = at_ms
+
+    def proven(self) -> list[tuple[EndpointId, HostPort, int]]:
+        """Return every peer that answered somewhere: where, and the last time (Unix ms)."""
+        return [
+            (endpoint_id, entry.proven, entry.proven_ms)
+            for endpoint_id, entry in self._entries.items()
+            if entry.proven
+        ]
 
     def hosts(self, endpoint_id: EndpointId) -> tuple[HostPort, ...]:
         """Return every known place, the proven one first, without duplicates."""

@@ -101,6 +101,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         list[str],
         Meta(max_length=MAX_BOOTSTRAP_PEERS, description="peers to dial at the start, for every topic"),
     ] = []
+    persist_peers: Annotated[
+        bool, Meta(description="remember up to 1024 peers for 30 days, and the topics that ask for it")
+    ] = True
     max_peers: Annotated[int, Meta(ge=1, le=200, description="connected peers at once")] = 50
     net: NetConfig = NetConfig()
     connect: ConnectConfig = ConnectConfig()

@@ -310,6 +310,9 @@ class TopicJoinParams(Params):
         Annotated[int, Meta(ge=512, le=1_048_576)] | None,
         Meta(description="Equal in the whole swarm. null: the configured default. Fixed while joined."),
     ] = None
+    remember: Annotated[
+        bool | None, Meta(description="Join again after a restart; null: as it was, false at first.")
+    ] = None
 
 
 class TopicJoinResult(Result):

@@ -225,6 +225,7 @@ async def topic_join(call: Call, params: api.TopicJoinParams) -> api.TopicJoinRe
             bootstrap=tuple(_peer(text, index) for index, text in enumerate(params.bootstrap)),
             mode=None if params.mode is None else Mode(params.mode),
             max_message_bytes=params.max_message_bytes,
+            remember=params.remember,
         )
     )
     return api.TopicJoinResult(
@@ -376,7 +377,7 @@ def _topic_info(topic: TopicInfo, lagged: int) -> api.TopicInfo:
         neighbors=[endpoint_id.hex() for endpoint_id in topic.neighbors],
         known_peers=topic.known_peers,
         missing_bootstrap=[endpoint_id.hex() for endpoint_id in topic.missing_bootstrap],
-        remember=False,
+        remember=topic.remember,
         max_payload_bytes=topic.max_payload_bytes,
         join_attempts=topic.join_attempts,
         next_attempt_at_ms=topic.next_attempt_at_ms,
