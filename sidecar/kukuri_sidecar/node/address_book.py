@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from kukuri_sidecar.wire.ids import EndpointId
 MAX_PEERS = 1024  # api.md section 6: persist_peers
 MAX_ADDRESSES_PER_ORIGIN = 8  # trust.md E3: one lying source must not fill the dial
 MAX_ORIGINS = 10  # api.md section 4.5 names ten
+HOST_ORIGINS = ("bootstrap", "ticket")  # told by our own user: strangers must not push these out
 
 
 @dataclass
@@ -19,18 +21,30 @@ class _Entry:
     proven: HostPort | None = None  # an authenticated connection stood here ...
     proven_ms: int = 0  # ... the last time at this Unix time
 
+    @property
+    def is_from_host(self) -> bool:
+        return any(origin in self.by_origin for origin in HOST_ORIGINS)
+
 
 class AddressBook:
-    """At most ``MAX_PEERS`` peers, the least recently mentioned forgotten first."""
+    """At most ``MAX_PEERS`` peers, the least recently mentioned forgotten first.
+
+    Peers that the host named are forgotten last: they are the way back into a swarm, and nobody repeats them.
+    """
 
     def __init__(self) -> None:
         self._entries: dict[EndpointId, _Entry] = {}
 
     def learn(self, endpoint_id: EndpointId, hosts: Iterable[HostPort | SocketAddr], origin: str) -> None:
-        """Replace what ``origin`` says about the peer; an empty list still records the origin."""
+        """Replace what ``origin`` says about the peer; an empty list still records the origin.
+
+        Places that no datagram to one peer can reach are left out.
+        """
         entry = self._touch(endpoint_id)
         if origin in entry.by_origin or len(entry.by_origin) < MAX_ORIGINS:
-            distinct = dict.fromkeys(HostPort(*host) for host in hosts)
+            distinct = dict.fromkeys(
+                host for host in (HostPort(*host) for host in hosts) if _is_dialable(host)
+            )
             kept = tuple(distinct)[:MAX_ADDRESSES_PER_ORIGIN]
             entry.by_origin[origin] = kept or entry.by_origin.get(origin, ())
 
@@ -82,6 +96,29 @@ class AddressBook:
         if entry is None:
             entry = _Entry()
             if len(self._entries) >= MAX_PEERS:
-                del self._entries[next(iter(self._entries))]
+                self._forget_one()
         self._entries[endpoint_id] = entry  # dicts keep insertion order: the last is the most recent
         return entry
+
+    def _forget_one(self) -> None:
+        oldest = next(iter(self._entries))
+        hearsay = (peer for peer, entry in self._entries.items() if not entry.is_from_host)
+        del self._entries[next(hearsay, oldest)]
+
+
+def _is_dialable(host: HostPort) -> bool:
+    """Say whether a datagram could reach one peer there; a name may always.
+
+    Whether a private address is near enough is not known here.
+    """
+    if not host.port:
+        return False
+    try:
+        ip = ipaddress.ip_address(host.host)
+    except ValueError:
+        return True
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is None:
+            return not (ip.is_multicast or ip.is_unspecified or ip.is_link_local)  # no scope: which link?
+        ip = ip.ipv4_mapped
+    return not (ip.is_multicast or ip.is_unspecified or ip.is_reserved)  # reserved: 240/4 with the broadcast
