@@ -176,7 +176,7 @@ class LogHandler(logging.Handler):
 
 
 def install(level: LogLevel | None, log_format: LogFormat | None) -> LogHandler:
-    """Send our own lines, and everybody else's warnings, to a new handler; None: as the configuration says."""
+    """Send our own lines, and everybody else's warnings, to a new handler; None: as configured."""
     handler = LogHandler(level, log_format)
     root = logging.getLogger()
     root.addHandler(handler)

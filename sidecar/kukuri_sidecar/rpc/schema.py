@@ -138,7 +138,7 @@ def _schemas() -> Json:
             structs.append(method.result)
     _, components = msgspec.json.schema_components(structs, ref_template=_REF)
     out: Json = dict(sorted(components.items()))
-    # rpc decodes any object here, because the node merges layers before it checks; a patch is a partial Config
+    # rpc decodes any object here: the node merges layers before it checks. A patch is a partial Config.
     out["InitializeParams"]["properties"]["config"]["anyOf"] = [{"$ref": _REF.format(name="Config")}]
     del out["InitializeParams"]["properties"]["config"]["type"]
     out["AnyEvent"] = {
