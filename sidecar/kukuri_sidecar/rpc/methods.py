@@ -377,7 +377,7 @@ def _topic_info(topic: TopicInfo, lagged: int) -> api.TopicInfo:
         neighbors=[endpoint_id.hex() for endpoint_id in topic.neighbors],
         known_peers=topic.known_peers,
         missing_bootstrap=[endpoint_id.hex() for endpoint_id in topic.missing_bootstrap],
-        remember=topic.remember,
+        remember=False,  # nothing survives a restart yet
         max_payload_bytes=topic.max_payload_bytes,
         join_attempts=topic.join_attempts,
         next_attempt_at_ms=topic.next_attempt_at_ms,
@@ -405,16 +405,11 @@ def _text(value: object | None) -> str | None:
 def _node_options(params: api.InitializeParams) -> NodeOptions:
     from pathlib import Path
 
-    from platformdirs import user_data_path
-
     from kukuri_sidecar.node.node import NodeOptions
 
-    data_dir = None if params.data_dir is None else Path(params.data_dir)
-    if data_dir is None and not params.ephemeral:
-        data_dir = user_data_path("kukuri-sidecar", appauthor=False)
     seed = params.secret_key_hex
     return NodeOptions(
-        data_dir=data_dir,
+        data_dir=None if params.data_dir is None else Path(params.data_dir),
         ephemeral=params.ephemeral,
         secret_key_seed=None if seed is None else bytes.fromhex(seed),
         config=params.config,
@@ -442,16 +437,12 @@ def _peer(text: str, index: int | None = None) -> PeerHint:
 
 
 def _endpoint_id(text: str) -> EndpointId:
-    """Parse hex or base32; addresses and tickets say more than an id and are refused."""
-    from kukuri_sidecar.wire.ticket import parse_peer
+    from kukuri_sidecar.wire.ticket import parse_endpoint_id
 
     try:
-        hint = parse_peer(text)
+        return parse_endpoint_id(text)
     except DecodeError as exc:
         raise _invalid("endpoint_id", exc.reason) from None
-    if hint.hosts or hint.relay_urls:
-        raise _invalid("endpoint_id", "an id alone is expected")
-    return hint.endpoint_id
 
 
 def _topic_id(text: str, path: str) -> TopicId:
