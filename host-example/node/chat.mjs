@@ -2,9 +2,9 @@
 /**
  * A terminal chat: one topic, whoever is there.
  *
- *     node chat.mjs TOPIC [--name NAME] [--ticket TICKET]... [--local] [-- PROGRAM ARGS...]
+ *     node chat.mjs TOPIC [TICKET...] [--name NAME] [--local] [-- PROGRAM ARGS...]
  *
- * `/ticket` prints what a friend passes to `--ticket`; `--local` stays on this computer. Lines can be piped in, too.
+ * `/ticket` prints what a friend puts after the topic; `--local` stays on this computer. Lines can be piped in, too.
  */
 import { userInfo } from "node:os";
 import { createInterface } from "node:readline";
@@ -16,14 +16,20 @@ const HELP = "/peers  who is connected    /ticket  your ticket, for a friend    
 const COLOURS = [31, 32, 33, 34, 35, 36, 91, 92, 94, 95, 96];
 const coloured = process.stdout.isTTY && !process.env.NO_COLOR;
 
-const paint = (/** @type {string | number} */ code, /** @type {string} */ text) => (coloured ? `\x1b[${code}m${text}\x1b[0m` : text);
+const paint = (/** @type {string | number} */ code, /** @type {string} */ text) =>
+  coloured ? `\x1b[${code}m${text}\x1b[0m` : text;
 const dim = (/** @type {string} */ text) => paint(2, text);
 const short = (/** @type {string} */ id) => id.slice(0, 10);
 /** Text of strangers must not steer our terminal. @param {unknown} text */
 const plain = (text) => stripVTControlCharacters(String(text)).replace(/\p{Cc}/gu, " ");
 
 const options = readArguments();
-const terminal = createInterface({ input: process.stdin, output: process.stdout, terminal: process.stdout.isTTY, prompt: coloured ? "› " : "" });
+const terminal = createInterface({
+  input: process.stdin,
+  output: process.stdout,
+  terminal: process.stdout.isTTY,
+  prompt: coloured ? "› " : "",
+});
 const sidecar = Sidecar.spawn(options.command ? { command: options.command } : {});
 
 /** Print above the line that is being typed. @param {string} text */
@@ -54,7 +60,9 @@ function show(event) {
     case "topic.message": {
       const { name, text } = decode(event.payload_b64);
       const colour = COLOURS[parseInt(event.delivered_from.slice(0, 4), 16) % COLOURS.length];
-      print(`${paint(name ? colourOf(name) : colour, plain(name || short(event.delivered_from)))}  ${plain(text)}`);
+      print(
+        `${paint(name ? colourOf(name) : colour, plain(name || short(event.delivered_from)))}  ${plain(text)}`,
+      );
       break;
     }
     case "topic.neighbor_up":
@@ -105,7 +113,8 @@ async function send(topic_id, text) {
 async function showPeers(topic_id) {
   const { peers } = await sidecar.call("peer.list", { topic_id, state: "connected" });
   if (peers.length === 0) print(dim("nobody"));
-  for (const peer of peers) print(dim(`  ${short(peer.endpoint_id)}  ${peer.path} ${peer.address ?? ""}  ${peer.rtt_ms ?? "?"} ms`));
+  for (const peer of peers)
+    print(dim(`  ${short(peer.endpoint_id)}  ${peer.path} ${peer.address ?? ""}  ${peer.rtt_ms ?? "?"} ms`));
 }
 
 async function showTicket() {
@@ -140,13 +149,21 @@ function readArguments() {
     const { values, positionals } = parseArgs({
       args: end >= 0 ? args.slice(0, end) : args,
       allowPositionals: true,
-      options: { name: { type: "string" }, ticket: { type: "string", multiple: true }, local: { type: "boolean" } },
+      options: { name: { type: "string" }, local: { type: "boolean" } },
     });
-    if (positionals.length !== 1) throw new Error("which topic?");
-    const name = values.name ?? userInfo().username;
-    return { topic: positionals[0], name, tickets: values.ticket ?? [], local: values.local ?? false, command };
+    const [topic, ...tickets] = positionals;
+    if (!topic) throw new Error("which topic?");
+    return {
+      topic,
+      tickets,
+      name: values.name ?? userInfo().username,
+      local: values.local ?? false,
+      command,
+    };
   } catch (error) {
-    console.error(`${error instanceof Error ? error.message : error}\nusage: node chat.mjs TOPIC [--name NAME] [--ticket TICKET]... [--local] [-- PROGRAM ARGS...]`);
+    console.error(
+      `${error instanceof Error ? error.message : error}\nusage: node chat.mjs TOPIC [TICKET...] [--name NAME] [--local] [-- PROGRAM ARGS...]`,
+    );
     process.exit(2);
   }
 }

@@ -59,7 +59,12 @@ export class Sidecar {
   constructor({ command, binary, args = [], env, onLog, onProtocolError } = {}) {
     const [program, ...rest] = command ?? [findSidecar(binary, env ?? process.env), ...args];
     // Its own process group, so that the last step of close() reaches whatever it started.
-    const options = { stdio: ["pipe", "pipe", "pipe"], windowsHide: true, detached: POSIX, env: env ?? process.env };
+    const options = {
+      stdio: ["pipe", "pipe", "pipe"],
+      windowsHide: true,
+      detached: POSIX,
+      env: env ?? process.env,
+    };
     this.#child = spawn(program, rest, options);
     this.exited = new Promise((resolve) => this.#watch(program, resolve));
     const lines = new LineSplitter();
@@ -193,7 +198,8 @@ export class Sidecar {
       if (this.#failure) return;
       this.#failure = new SidecarExit(what, code, signal, this.#stderr);
       for (const { reject } of this.#pending.values()) reject(this.#failure);
-      for (const subscription of this.#subscriptions.values()) subscription.end(this.#closing ? null : this.#failure);
+      for (const subscription of this.#subscriptions.values())
+        subscription.end(this.#closing ? null : this.#failure);
       resolve({ code, signal });
     };
     const text = (code, signal) => `kukuri-sidecar ended with ${signal ?? `code ${code}`}`;

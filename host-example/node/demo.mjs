@@ -22,7 +22,8 @@ const deadline = AbortSignal.timeout(DEADLINE_MS);
 const nodes = [];
 
 const since = (/** @type {number} */ begin) => `${(performance.now() - begin).toFixed(1)} ms`;
-const say = (/** @type {string} */ text) => console.log(`${((performance.now() - start) / 1000).toFixed(3).padStart(7)} s  ${text}`);
+const say = (/** @type {string} */ text) =>
+  console.log(`${((performance.now() - start) / 1000).toFixed(3).padStart(7)} s  ${text}`);
 const short = (/** @type {string} */ id) => id.slice(0, 10);
 
 /** One sidecar with what we are waiting for from it. */
@@ -45,9 +46,16 @@ class Node {
     void this.#listen(events);
     const firstAnswer = since(begin);
     const again = performance.now();
-    const info = await this.call("initialize", { api_version: 1, client: { name: "demo" }, ephemeral: true, config: CONFIG });
+    const info = await this.call("initialize", {
+      api_version: 1,
+      client: { name: "demo" },
+      ephemeral: true,
+      config: CONFIG,
+    });
     this.id = info.endpoint_id;
-    say(`${this.name} is up: process spawned in ${this.spawnTime}, first answer after ${firstAnswer}, initialize ${since(again)}; id ${short(this.id)}`);
+    say(
+      `${this.name} is up: process spawned in ${this.spawnTime}, first answer after ${firstAnswer}, initialize ${since(again)}; id ${short(this.id)}`,
+    );
   }
 
   /**
@@ -57,7 +65,7 @@ class Node {
    * @returns {Promise<import("./client.mjs").Methods[M]["result"]>}
    */
   call(method, params) {
-    return this.sidecar.call(method, ...(/** @type {any} */ ([params, { signal: deadline }])));
+    return this.sidecar.call(method, .../** @type {any} */ ([params, { signal: deadline }]));
   }
 
   /**
@@ -103,7 +111,8 @@ async function main() {
     const begin = performance.now();
     const up = node.next("its first neighbour", (event) => event.type === "topic.neighbor_up");
     const joined = await node.call("topic.join", { topic, bootstrap: [ticket] });
-    if (joined.topic_id !== topic_id) throw new Error(`${node.name} derived another topic id: ${joined.topic_id}`);
+    if (joined.topic_id !== topic_id)
+      throw new Error(`${node.name} derived another topic id: ${joined.topic_id}`);
     say(`${node.name} joined with it and has a neighbour after ${((await up) - begin).toFixed(1)} ms`);
   }
 
@@ -113,13 +122,18 @@ async function main() {
     const payload_b64 = Buffer.from(text).toString("base64");
     const receivers = nodes.filter((node) => node !== sender);
     const arrivals = receivers.map((node) =>
-      node.next(`the message of ${sender.name}`, (event) => event.type === "topic.message" && event.payload_b64 === payload_b64),
+      node.next(
+        `the message of ${sender.name}`,
+        (event) => event.type === "topic.message" && event.payload_b64 === payload_b64,
+      ),
     );
     const begin = performance.now();
     await sender.call("topic.publish", { topic_id, payload_b64 });
     const times = (await Promise.all(arrivals)).map((at) => at - begin);
     latencies.push(...times);
-    say(`${sender.name} said hello; ${receivers.map((node, i) => `${node.name} heard it after ${times[i].toFixed(1)} ms`).join(", ")}`);
+    say(
+      `${sender.name} said hello; ${receivers.map((node, i) => `${node.name} heard it after ${times[i].toFixed(1)} ms`).join(", ")}`,
+    );
   }
 
   for (const node of nodes) {
@@ -129,7 +143,9 @@ async function main() {
     say(`${node.name} left in good order, ${since(begin)}`);
   }
   latencies.sort((a, b) => a - b);
-  say(`Done: ${latencies.length} of ${latencies.length} deliveries, median ${latencies[latencies.length >> 1].toFixed(1)} ms, slowest ${latencies[latencies.length - 1].toFixed(1)} ms.`);
+  say(
+    `Done: ${latencies.length} of ${latencies.length} deliveries, median ${latencies[latencies.length >> 1].toFixed(1)} ms, slowest ${latencies[latencies.length - 1].toFixed(1)} ms.`,
+  );
 }
 
 /** Say what went wrong, end every sidecar, exit 1. @param {unknown} error */
@@ -139,7 +155,8 @@ function fail(error) {
   const late = deadline.aborted ? ` (the demo gives up after ${DEADLINE_MS / 1000} s)` : "";
   console.error(`\nThe demo failed${late}: ${error instanceof Error ? error.message : error}`);
   for (const { name, sidecar } of nodes) {
-    if (sidecar.stderrTail) console.error(`--- last words of ${name}'s sidecar ---\n${sidecar.stderrTail.trimEnd()}`);
+    if (sidecar.stderrTail)
+      console.error(`--- last words of ${name}'s sidecar ---\n${sidecar.stderrTail.trimEnd()}`);
   }
   void Promise.all(nodes.map(({ sidecar }) => sidecar.close())).then(() => process.exit());
 }

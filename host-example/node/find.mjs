@@ -9,7 +9,10 @@ const PROGRAM = POSIX ? "kukuri-sidecar" : "kukuri-sidecar.exe";
 /** Path of the sidecar: `binary`, $KUKURI_SIDECAR_BIN, the npm platform package, this repository's dist/, $PATH. */
 export function findSidecar(binary, env = process.env) {
   const tried = [];
-  for (const [what, path] of [["option binary", binary], ["KUKURI_SIDECAR_BIN", env.KUKURI_SIDECAR_BIN]]) {
+  for (const [what, path] of [
+    ["option binary", binary],
+    ["KUKURI_SIDECAR_BIN", env.KUKURI_SIDECAR_BIN],
+  ]) {
     if (!path) tried.push(`${what}: not set`);
     else if (isProgram(path)) return path;
     else throw new Error(`${what}: no program at ${path}`); // what was asked for, or nothing
@@ -21,11 +24,16 @@ export function findSidecar(binary, env = process.env) {
     tried.push(`npm package ${platformPackage}: not installed`);
   }
   const dist = fileURLToPath(new URL(`../../dist/kukuri-sidecar/${PROGRAM}`, import.meta.url));
-  const onPath = (env.PATH ?? "").split(delimiter).filter(Boolean).map((folder) => join(folder, PROGRAM));
+  const onPath = (env.PATH ?? "")
+    .split(delimiter)
+    .filter(Boolean)
+    .map((folder) => join(folder, PROGRAM));
   const found = [dist, ...onPath].find(isProgram);
   if (found) return found;
   tried.push(`${dist}: not built (make binary)`, `PATH: no ${PROGRAM}`);
-  throw new Error(`kukuri-sidecar not found. Install ${platformPackage} or name the program.\n  ${tried.join("\n  ")}`);
+  throw new Error(
+    `kukuri-sidecar not found. Install ${platformPackage} or name the program.\n  ${tried.join("\n  ")}`,
+  );
 }
 
 function isProgram(path) {

@@ -1,61 +1,58 @@
-"""A host in about 50 lines of the standard library: any language that can start a process and speak JSON will do.
+"""A host in about 50 lines of the standard library: any language that starts processes and speaks JSON will do.
 
-python host-example/python/host.py TOPIC [TICKET] [-- PROGRAM ARGS...]
-Joins the topic, prints what happens, publishes the lines of stdin; ends at end of input.
+    python host-example/python/host.py TOPIC [TICKET...] [-- PROGRAM ARGS...]
+
+Joins the topic, prints what happens there, publishes the lines of stdin, leaves at their end.
 """
 
 import base64
 import itertools
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
 from typing import Any
 
-own, _, program = sys.argv[1:], None, []
-if "--" in own:
-    own, program = own[: own.index("--")], own[own.index("--") + 1 :]
-topic, tickets = own[0], own[1:]
+arguments, program = sys.argv[1:], [os.environ.get("KUKURI_SIDECAR_BIN", "kukuri-sidecar")]
+if "--" in arguments:
+    cut = arguments.index("--")
+    arguments, program = arguments[:cut], arguments[cut + 1 :]
+if not arguments:
+    sys.exit(__doc__)
+topic, *tickets = arguments
 
-command = program or [os.environ.get("KUKURI_SIDECAR_BIN", "kukuri-sidecar")]
-sidecar = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-assert sidecar.stdin and sidecar.stdout
+sidecar = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+to_sidecar, from_sidecar = sidecar.stdin or sys.exit(1), sidecar.stdout or sys.exit(1)
+answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 ids = itertools.count(1)
-answers: dict[int, Any] = {}
-answered = threading.Condition()
 
 
 def read() -> None:
-    """The only reader of stdout: answers go to their callers, events to the screen."""
-    for line in sidecar.stdout or ():
+    """The only reader of stdout, always reading: events go to the screen, answers to the caller."""
+    for line in from_sidecar:
         message = json.loads(line)
         if message.get("method") == "event":
             show(message["params"])
         else:
-            with answered:
-                answers[message["id"]] = message
-                answered.notify_all()
-    with answered:
-        answers[0] = "the sidecar is gone"
-        answered.notify_all()
+            answers.put(message)
+    answers.put({"error": {"message": f"the sidecar ended with code {sidecar.wait()}"}})
 
 
-def call(method: str, **params: object) -> Any:
-    request_id = next(ids)
-    request = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
-    sidecar.stdin.write(json.dumps(request).encode() + b"\n")
-    sidecar.stdin.flush()
-    with answered:
-        if not answered.wait_for(lambda: request_id in answers or 0 in answers, timeout=30):
-            raise TimeoutError(method)
-        answer = answers.pop(request_id, None) or sys.exit(answers[0])
+def call(method: str, **params: object) -> dict[str, Any]:
+    """One call at a time, so the next answer is ours; a busier host keeps them apart by `id`."""
+    request = {"jsonrpc": "2.0", "id": next(ids), "method": method, "params": params}
+    to_sidecar.write(json.dumps(request).encode() + b"\n")
+    to_sidecar.flush()
+    answer = answers.get(timeout=30)
     if "error" in answer:
-        sys.exit(f"{method}: {answer['error']['message']} ({answer['error']['data']['kind']})")
-    return answer["result"]
+        sys.exit(f"{method}: {answer['error']['message']}")
+    return dict(answer["result"])
 
 
 def show(event: dict[str, Any]) -> None:
+    """Payloads are bytes in base64; the sidecar does not look into them."""
     if event["type"] == "topic.message":
         print("<", base64.b64decode(event["payload_b64"]).decode(errors="replace"), flush=True)
     else:
@@ -63,12 +60,12 @@ def show(event: dict[str, Any]) -> None:
 
 
 threading.Thread(target=read, daemon=True).start()
-call("events.subscribe", types=["topic.*"])
+call("events.subscribe", types=["topic.*"])  # first, so that no event is missed
 call("initialize", api_version=1, ephemeral=True)
-joined = call("topic.join", topic=topic, bootstrap=tickets)
-print("*", "ticket", call("node.ticket")["ticket"], flush=True)
+topic_id = call("topic.join", topic=topic, bootstrap=tickets)["topic_id"]
+print("* ticket", call("node.ticket")["ticket"], flush=True)
 for line in sys.stdin:
     payload = base64.b64encode(line.rstrip("\n").encode()).decode()
-    call("topic.publish", topic_id=joined["topic_id"], payload_b64=payload, if_isolated="queue")
+    call("topic.publish", topic_id=topic_id, payload_b64=payload, if_isolated="queue")
 call("shutdown")
 sidecar.wait(5)

@@ -47,7 +47,10 @@ test("an error carries kind, retryable and details", async (t) => {
 
 test("a time-out rejects, cancels at the sidecar and leaves the line usable", async (t) => {
   const sidecar = start(t);
-  await assert.rejects(sidecar.call("never", {}, { timeoutMs: 50 }), { name: "TimeoutError", message: /50 ms/ });
+  await assert.rejects(sidecar.call("never", {}, { timeoutMs: 50 }), {
+    name: "TimeoutError",
+    message: /50 ms/,
+  });
   assert.deepEqual(await sidecar.call("cancelled"), [1]);
 });
 
@@ -69,7 +72,10 @@ test("requests wait while the pipe is full, keep their order and are all answere
     sidecar.call("echo", { n, fill: "x".repeat(20_000) }).then((result) => order.push(result.n)),
   );
   await Promise.all(calls);
-  assert.deepEqual(order, [...order].sort((a, b) => a - b));
+  assert.deepEqual(
+    order,
+    [...order].sort((a, b) => a - b),
+  );
   assert.equal(order.length, 200);
 });
 
@@ -107,8 +113,18 @@ test("above the high-water mark the oldest are dropped and counted exactly", asy
     if (event.seq === 1000) break;
   }
   const [lagged, ...rest] = got;
-  assert.deepEqual(lagged, { subscription: 5, seq: 1, ts_ms: 1, type: "lagged", topic_id: null, missed: 990 });
-  assert.deepEqual(rest.map((event) => event.seq), [991, 992, 993, 994, 995, 996, 997, 998, 999, 1000]);
+  assert.deepEqual(lagged, {
+    subscription: 5,
+    seq: 1,
+    ts_ms: 1,
+    type: "lagged",
+    topic_id: null,
+    missed: 990,
+  });
+  assert.deepEqual(
+    rest.map((event) => event.seq),
+    [991, 992, 993, 994, 995, 996, 997, 998, 999, 1000],
+  );
 });
 
 test("break unsubscribes, and waiting readers are told the end", async (t) => {
@@ -124,7 +140,8 @@ test("the death of the process rejects calls and readers with its last words", a
   const reading = (async () => {
     for await (const _ of events);
   })();
-  const death = (error) => error instanceof SidecarExit && error.code === 7 && /the disk is on fire/.test(error.message);
+  const death = (error) =>
+    error instanceof SidecarExit && error.code === 7 && /the disk is on fire/.test(error.message);
   await Promise.all([
     assert.rejects(sidecar.call("never"), death),
     assert.rejects(sidecar.call("die"), death),
@@ -145,15 +162,22 @@ test("close is quick with a healthy sidecar and may be called twice", async () =
   await sidecar.call("echo");
   const begin = Date.now();
   const ends = await Promise.all([sidecar.close(), sidecar.close()]);
-  assert.deepEqual(ends, [{ code: 0, signal: null }, { code: 0, signal: null }]);
+  assert.deepEqual(ends, [
+    { code: 0, signal: null },
+    { code: 0, signal: null },
+  ]);
   assert.ok(Date.now() - begin < 1000);
 });
 
-test("close ends a sidecar that ignores everything, and what it started", { skip: process.platform === "win32" }, async () => {
-  const sidecar = Sidecar.spawn({ command: [process.execPath, fake, "--stubborn"] });
-  const grandchild = await sidecar.call("child");
-  assert.ok(alive(grandchild));
-  assert.deepEqual(await sidecar.close(), { code: null, signal: "SIGKILL" });
-  assert.match(sidecar.stderrTail, /SIGTERM\? never heard of it/);
-  assert.ok(await gone(grandchild));
-});
+test(
+  "close ends a sidecar that ignores everything, and what it started",
+  { skip: process.platform === "win32" },
+  async () => {
+    const sidecar = Sidecar.spawn({ command: [process.execPath, fake, "--stubborn"] });
+    const grandchild = await sidecar.call("child");
+    assert.ok(alive(grandchild));
+    assert.deepEqual(await sidecar.close(), { code: null, signal: "SIGKILL" });
+    assert.match(sidecar.stderrTail, /SIGTERM\? never heard of it/);
+    assert.ok(await gone(grandchild));
+  },
+);

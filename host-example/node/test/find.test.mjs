@@ -24,7 +24,10 @@ test("the option wins over the environment", (t) => {
 
 test("a named program that is missing is an error, not a reason to search on", (t) => {
   const { folder } = program(t);
-  assert.throws(() => findSidecar(undefined, { KUKURI_SIDECAR_BIN: "/nowhere/x", PATH: folder }), /BIN: no program at \/nowhere\/x/);
+  assert.throws(
+    () => findSidecar(undefined, { KUKURI_SIDECAR_BIN: "/nowhere/x", PATH: folder }),
+    /BIN: no program at \/nowhere\/x/,
+  );
   assert.throws(() => findSidecar(folder, {}), /no program at/);
 });
 
@@ -33,6 +36,9 @@ test("when nothing is found the error lists every place", () => {
     const found = findSidecar(undefined, { PATH: "" });
     assert.match(found, /dist/); // this checkout has a frozen build
   } catch (error) {
-    assert.match(error.message, /option binary: not set\n.*KUKURI_SIDECAR_BIN: not set\n.*npm package kukuri-sidecar-.*\n.*make binary\)\n.*PATH: no/);
+    assert.match(
+      error.message,
+      /option binary: not set\n.*KUKURI_SIDECAR_BIN: not set\n.*npm package kukuri-sidecar-.*\n.*make binary\)\n.*PATH: no/,
+    );
   }
 });

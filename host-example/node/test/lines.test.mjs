@@ -46,5 +46,8 @@ test("a long line in small chunks costs linear time", () => {
   };
   time(20_000); // warm
   const [one, eight] = [time(20_000), time(160_000)];
-  assert.ok(eight < 40 * one, `8 times the chunks took ${(eight / one).toFixed(1)} times as long; quadratic is 64`);
+  assert.ok(
+    eight < 40 * one,
+    `8 times the chunks took ${(eight / one).toFixed(1)} times as long; quadratic is 64`,
+  );
 });

@@ -5,14 +5,21 @@ import { createInterface } from "node:readline";
 const stubborn = process.argv.includes("--stubborn");
 const cancelled = [];
 const say = (message) => process.stdout.write(`${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`);
-const event = (subscription, seq) => ({ method: "event", params: { subscription, seq, ts_ms: seq, type: "x.y" } });
+const event = (subscription, seq) => ({
+  method: "event",
+  params: { subscription, seq, ts_ms: seq, type: "x.y" },
+});
 
 const methods = {
   echo: (params) => params,
   cancelled: () => cancelled,
   never: () => undefined,
   fail: () => {
-    throw { code: 1303, message: "no neighbour in this topic", data: { kind: "no_neighbors", retryable: true, details: { n: 0 } } };
+    throw {
+      code: 1303,
+      message: "no neighbour in this topic",
+      data: { kind: "no_neighbors", retryable: true, details: { n: 0 } },
+    };
   },
   die: () => {
     process.stderr.write("the disk is on fire\n");
