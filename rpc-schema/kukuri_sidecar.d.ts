@@ -24,6 +24,39 @@ export interface Client {
   version?: string;
 }
 
+/** Everything a host may configure. */
+export interface Config {
+  /** peers to dial at the start, for every topic. Default: []. */
+  bootstrap_peers?: Array<string>;
+  /** remember up to 1024 peers for 30 days, and the topics that ask for it. Default: true. */
+  persist_peers?: boolean;
+  /** connected peers at once. Default: 50. */
+  max_peers?: number;
+  net?: NetConfig;
+  connect?: ConnectConfig;
+  gossip?: GossipConfig;
+  limits?: LimitsConfig;
+  log?: LogConfig;
+}
+
+/** Dials and the life of a connection. */
+export interface ConnectConfig {
+  /** one dial over all addresses. Default: 10000. */
+  timeout_ms?: number;
+  /** absolute limit of a handshake. Default: 5000. */
+  handshake_timeout_ms?: number;
+  /** heartbeat, as iroh's. Default: 5000. */
+  keepalive_interval_ms?: number;
+  /** silence until a peer is called disconnected. Default: 15000. */
+  dead_after_ms?: number;
+  /** QUIC transport parameter. Default: 30000. */
+  idle_timeout_ms?: number;
+  /** first pause between dials. Default: 500. */
+  backoff_min_ms?: number;
+  /** longest pause between dials. Default: 60000. */
+  backoff_max_ms?: number;
+}
+
 /** `error.data` of every error; hosts switch on `kind`. */
 export interface ErrorData {
   /** Never changes its meaning. */
@@ -72,6 +105,16 @@ export interface EventsUnsubscribeResult {
   missed: number;
 }
 
+/** Defaults of topics. */
+export interface GossipConfig {
+  /** default for topic.join. Default: "auto". */
+  mode?: "auto" | "raw" | "signed";
+  /** equal in the whole swarm; more than 4096 only in private ones. Default: 4096. */
+  max_message_bytes?: number;
+  /** neighbours per topic. Default: 5. */
+  active_view?: number;
+}
+
 /** Params of `initialize`. */
 export interface InitializeParams {
   /** The contract the host speaks: 1. */
@@ -85,7 +128,7 @@ export interface InitializeParams {
   /** The identity, kept by the host; nothing is written. Default: null. */
   secret_key_hex?: string | null;
   /** Partial configuration (api.md section 6). Default: {}. */
-  config?: Record<string, unknown>;
+  config?: Config;
 }
 
 /** The node runs; whatever needs the network comes as events. */
@@ -115,6 +158,26 @@ export interface LaggedEvent {
   topic_id: string | null;
   /** Number of lost events. */
   missed: number;
+}
+
+/** Bounds a host may move. */
+export interface LimitsConfig {
+  /** joined topics. Default: 64. */
+  topics?: number;
+  /** burst 2x; above: rate_limited. Default: 1000. */
+  publish_per_s?: number;
+  /** inbound, all peers; burst 2x; Retry under pressure. Default: 40. */
+  handshakes_per_s?: number;
+  /** inbound connections of one address. Default: 8. */
+  connections_per_ip?: number;
+}
+
+/** What goes to stderr. */
+export interface LogConfig {
+  /** least level shown. Default: "info". */
+  level?: "debug" | "error" | "info" | "warning";
+  /** one line per record. Default: "json". */
+  format?: "json" | "text";
 }
 
 /** A log line; only for subscriptions that ask for it. */
@@ -180,6 +243,16 @@ export interface NeighborUpEvent {
   endpoint_id: string;
   /** Always null. Default: null. */
   reason?: null;
+}
+
+/** Sockets. */
+export interface NetConfig {
+  /** address of the IPv4 socket; null switches IPv4 off. Default: "0.0.0.0:0". */
+  bind_v4?: string | null;
+  /** address of the IPv6 socket; null switches IPv6 off. Default: "[::]:0". */
+  bind_v6?: string | null;
+  /** extra host:port to publish (port forwarding). Default: []. */
+  advertise?: Array<string>;
 }
 
 /** No params. */
