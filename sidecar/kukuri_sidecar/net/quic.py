@@ -342,7 +342,7 @@ class QuicEndpoint:
                 await self._earlier.wait()
             now = anyio.current_time()
             if now >= self._armed + STALL_S:
-                # We were late ourselves (busy, suspended): first hear what the peers said meanwhile, then judge them.
+                # We were late ourselves (busy, suspended): first hear what peers said meanwhile, then judge.
                 self._drain()
                 now = anyio.current_time()
             if now >= self._core.deadline():
