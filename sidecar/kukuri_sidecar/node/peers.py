@@ -150,15 +150,22 @@ class Peers:
         peer = self._peers.get(endpoint_id)
         return peer.last_error if peer else None
 
-    def learn(self, hint: PeerHint, origin: str) -> None:
-        """Take a hint about where a peer is. News about an unreachable peer lift its back-off."""
+    def learn(self, hint: PeerHint, origin: str) -> bool:
+        """Take a hint about where a peer is; say whether it holds an address that was unknown.
+
+        News lift the peer's back-off and join a dial that is under way.
+        """
         if hint.endpoint_id == self._own_id:
-            return
+            return False
         before = self._book.hosts(hint.endpoint_id)
         self._book.learn(hint.endpoint_id, hint.hosts, origin)
+        fresh = [host for host in self._book.hosts(hint.endpoint_id) if host not in before]
         peer = self._peers.get(hint.endpoint_id)
-        if peer and set(self._book.hosts(hint.endpoint_id)) - set(before):
+        if fresh and peer:
             peer.retry_at = -inf
+            if peer.dial_done and self._dials:
+                self._dials.start_soon(self._widen_dial, hint.endpoint_id, fresh)
+        return bool(fresh)
 
     # --- what the host asks ----------------------------------------------------------------------------
 
@@ -306,6 +313,10 @@ class Peers:
                 lambda connection: self._established(connection, None),
                 timeout_s=self._config.connect.timeout_ms / 1000,
             )
+
+    async def _widen_dial(self, endpoint_id: EndpointId, hosts: Sequence[HostPort]) -> None:
+        assert self._endpoint is not None  # noqa: S101 - run() comes first
+        self._endpoint.add_addresses(endpoint_id, await _resolve(hosts))
 
     # --- bookkeeping -----------------------------------------------------------------------------------
 

@@ -178,11 +178,12 @@ class Topics:
         topic.name = topic.name or request.name
         topic.remember = topic.remember if request.remember is None else request.remember
         hints = request.bootstrap + (self._bootstrap if created else ())
-        for hint in hints:
-            self._peers.learn(hint, "bootstrap")
+        news = [self._peers.learn(hint, "bootstrap") for hint in hints]
         wanted = [hint.endpoint_id for hint in hints if hint.endpoint_id != self._own_id]
         topic.bootstrap |= dict.fromkeys(wanted)
         fresh = topic.join.add(wanted, now)
+        if any(news):
+            topic.join.retry(now)
         if created:
             topic.join.add(self.swarm.linked_peers, now)  # whom we talk to may be in this topic as well
             self.swarm.handle(JoinTopic(topic.topic_id))
