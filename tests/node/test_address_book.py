@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -14,6 +14,8 @@ from kukuri_sidecar.node.address_book import (
 )
 from kukuri_sidecar.wire.addr import HostPort, SocketAddr
 from kukuri_sidecar.wire.ids import EndpointId
+
+NOW_MS = 1_763_790_000_000
 
 
 def peer(number: int) -> EndpointId:
@@ -59,24 +61,35 @@ def test_an_origin_without_places_is_recorded_and_takes_nothing_away() -> None:
 def test_the_proven_place_comes_first_and_survives_what_others_say() -> None:
     book = AddressBook()
     book.learn(peer(1), places(1, 2), "gossip")
-    book.prove(peer(1), SocketAddr("192.0.2.1", 2), 1_000)
+    book.prove(peer(1), SocketAddr("192.0.2.1", 2), NOW_MS)
     assert book.hosts(peer(1)) == places(2, 1)
     book.learn(peer(1), places(7, 8), "gossip")
     assert book.hosts(peer(1)) == places(2, 7, 8)
-    book.prove(peer(1), SocketAddr("192.0.2.1", 9), 1_000)
+    book.prove(peer(1), SocketAddr("192.0.2.1", 9), NOW_MS)
     assert book.hosts(peer(1)) == places(9, 7, 8)
 
 
 def test_a_peer_can_be_proven_that_nobody_told_us_of() -> None:
     book = AddressBook()
-    book.prove(peer(1), SocketAddr("192.0.2.1", 5), 1_000)
+    book.prove(peer(1), SocketAddr("192.0.2.1", 5), NOW_MS)
     assert (book.hosts(peer(1)), book.origins(peer(1))) == (places(5), ())
+
+
+def test_what_is_proven_can_be_remembered() -> None:
+    book = AddressBook()
+    book.learn(peer(1), places(1), "ticket")
+    book.prove(peer(2), SocketAddr("192.0.2.1", 2), 1000)
+    book.prove(peer(3), HostPort("peer.example", 3), 2000)
+    book.prove(peer(2), SocketAddr("192.0.2.1", 4), 3000)
+    assert book.proven() == [(peer(3), HostPort("peer.example", 3), 2000), (peer(2), *places(4), 3000)]
+    book.forget(peer(2))
+    assert book.proven() == [(peer(3), HostPort("peer.example", 3), 2000)]
 
 
 def test_forgetting_takes_everything() -> None:
     book = AddressBook()
     book.learn(peer(1), places(1), "ticket")
-    book.prove(peer(1), SocketAddr("192.0.2.1", 2), 1_000)
+    book.prove(peer(1), SocketAddr("192.0.2.1", 2), NOW_MS)
     book.forget(peer(1))
     assert (peer(1) in book, book.hosts(peer(1)), book.known()) == (False, (), ())
 
@@ -108,7 +121,7 @@ def test_the_book_has_a_most_of_peers_and_forgets_the_least_recently_mentioned(c
     book = AddressBook()
     book.learn(peer(0), places(1), "gossip")
     book.learn(peer(1), places(1), "gossip")
-    book.prove(peer(0), SocketAddr("192.0.2.1", 1), 1_000)  # mentioned again
+    book.prove(peer(0), SocketAddr("192.0.2.1", 1), NOW_MS)  # mentioned again
     for number in range(2, count):
         book.learn(peer(number), places(1), "gossip")
     assert len(book) == min(count, MAX_PEERS)
@@ -124,7 +137,7 @@ def test_a_flood_of_strangers_does_not_push_out_whom_the_host_named(origin: str)
         book.learn(peer(number), places(number + 1), origin)
     for number in range(1000, 1000 + 3 * MAX_PEERS):
         book.learn(peer(number), places(1), "gossip")
-        book.prove(peer(number), SocketAddr("192.0.2.1", 2), 1_000)
+        book.prove(peer(number), SocketAddr("192.0.2.1", 2), NOW_MS)
     assert len(book) == MAX_PEERS
     assert [book.hosts(peer(number)) for number in range(64)] == [places(number + 1) for number in range(64)]
 
@@ -206,7 +219,7 @@ class AnySequence(RuleBasedStateMachine):
 
     @rule(who=PEERS, port=st.integers(1, 4))
     def prove(self, who: EndpointId, port: int) -> None:
-        self.book.prove(who, SocketAddr("192.0.2.1", port), 1_000)
+        self.book.prove(who, SocketAddr("192.0.2.1", port), NOW_MS)
         self._mention(who)
         self.proven[who] = HostPort("192.0.2.1", port)
 
@@ -228,6 +241,7 @@ class AnySequence(RuleBasedStateMachine):
 
 
 TestAnySequence = AnySequence.TestCase
+TestAnySequence.settings = settings(max_examples=30, stateful_step_count=30)
 
 
 @given(st.text(max_size=12), st.integers(-1, 70_000))

@@ -4,7 +4,7 @@ from math import inf, nextafter
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -115,6 +115,7 @@ class TimersAgainstAModel(RuleBasedStateMachine):
 
 
 TestTimersAgainstAModel = TimersAgainstAModel.TestCase
+TestTimersAgainstAModel.settings = settings(max_examples=50, stateful_step_count=30)
 
 
 # --- OrderedSet ----------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from kukuri_sidecar.node.events import (
 from kukuri_sidecar.node.join import JoinSupervisor
 from kukuri_sidecar.node.memory import MAX_MEMBERS_PER_TOPIC, RememberedTopic
 from kukuri_sidecar.node.peers import Peers
-from kukuri_sidecar.node.publishing import Queue, QueuedMessage, Receipts
+from kukuri_sidecar.node.publishing import Queue, QueuedMessage, Receipt, Receipts
 from kukuri_sidecar.node.swarm import Swarm
 from kukuri_sidecar.proto.buckets import TokenBucket
 from kukuri_sidecar.proto.core import Rng
@@ -232,7 +232,8 @@ class Topics:
         content = self._envelopes.seal(topic_id, payload) if topic.mode is Mode.SIGNED else payload
         name = message_id(content)
         if topic.join.neighbors:
-            self._broadcast(topic, name, content, neighbors_only=neighbors_only, confirm=confirm)
+            receipt = self._receipts.open(topic_id, name) if confirm else None
+            self._broadcast(topic, name, content, neighbors_only=neighbors_only, receipt=receipt)
             return Published(name, "accepted", len(topic.join.neighbors))
         topic.queue.add(QueuedMessage(name, content, neighbors_only, now + queue_ttl_s))
         return Published(name, "queued", 0)
@@ -432,20 +433,18 @@ class Topics:
             raise RateLimited("too many messages per second", retry_after_ms=wait_ms)
 
     def _broadcast(
-        self, topic: _Topic, name: MessageId, content: bytes, *, neighbors_only: bool, confirm: bool
+        self, topic: _Topic, name: MessageId, content: bytes, *, neighbors_only: bool, receipt: Receipt | None
     ) -> None:
-        receipt = (name, self._receipts.open(topic.topic_id, name)) if confirm else None
         topic.messages_out += 1
-        self.swarm.handle(Broadcast(topic.topic_id, content, name, neighbors_only), receipt)
+        named = (name, receipt) if receipt else None
+        self.swarm.handle(Broadcast(topic.topic_id, content, name, neighbors_only), named)
 
     def _send_queue(self, topic: _Topic, now: float) -> None:
         for message in topic.queue.take_all(now):
+            name = message.message_id
+            receipt = self._receipts.open(topic.topic_id, name, promised=True)
             self._broadcast(
-                topic,
-                message.message_id,
-                message.content,
-                neighbors_only=message.neighbors_only,
-                confirm=True,
+                topic, name, message.content, neighbors_only=message.neighbors_only, receipt=receipt
             )
 
     # --- small helpers ---------------------------------------------------------------------------------
