@@ -51,8 +51,8 @@ def main() -> int:
 def serve(
     started_at: float,
     framing: Framing | None = None,
-    log_level: LogLevel = "info",
-    log_format: LogFormat = "json",
+    log_level: LogLevel | None = None,
+    log_format: LogFormat | None = None,
 ) -> NoReturn:
     """Serve one host on stdio, then end the process: a thread blocked in a read cannot be joined."""
     from kukuri_sidecar.rpc.descriptors import claim
@@ -78,8 +78,8 @@ async def _run(
     end: EndWatch,
     started_at: float,
     framing: Framing | None,
-    log_level: LogLevel,
-    log_format: LogFormat,
+    log_level: LogLevel | None,
+    log_format: LogFormat | None,
 ) -> NoReturn:
     import logging
 
@@ -117,8 +117,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("--framing", choices=("ndjson", "lsp"), help="default: detected from the input")
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-    parser.add_argument("--log-format", choices=("json", "text"), default="json")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--log-format", choices=("json", "text"))
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("--openrpc", action="store_true", help="print the OpenRPC document")
     parser.add_argument("--selftest", action="store_true", help="import everything, sign and verify once")

@@ -52,7 +52,9 @@ def command(frozen: bool = False) -> list[str]:
 
 
 @asynccontextmanager
-async def sidecar(*arguments: str, frozen: bool = False, env: dict[str, str] | None = None) -> AsyncIterator["Sidecar"]:
+async def sidecar(
+    *arguments: str, frozen: bool = False, env: dict[str, str] | None = None
+) -> AsyncIterator["Sidecar"]:
     """Start a sidecar; at the end close its stdin and see it leave by itself."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "sidecar"), **(env or {})}
     process = await anyio.open_process([*command(frozen), *arguments], env=environment)
@@ -76,7 +78,9 @@ async def sidecar(*arguments: str, frozen: bool = False, env: dict[str, str] | N
 
 
 @asynccontextmanager
-async def node(*, frozen: bool = False, config: Json | None = None, **options: Any) -> AsyncIterator["Sidecar"]:
+async def node(
+    *, frozen: bool = False, config: Json | None = None, **options: Any
+) -> AsyncIterator["Sidecar"]:
     """Start a sidecar with all events subscribed and an ephemeral node on loopback."""
     async with sidecar(frozen=frozen) as host:
         await host.initialize(config=config, **options)

@@ -164,7 +164,7 @@ class GossipLink:
             self._owner.frames(self, reader.topic_id, bodies)
             self._reading = None
         if reader.failure:
-            # Stopping the stream would cost a Rust peer its whole send half for good (U7): start over instead.
+            # Stopping only the stream would cost a Rust peer its whole send half (U7): start over instead.
             connection.close(BAD_FRAME_CODE, f"bad frame: {reader.failure.reason}")
         if end:
             self._ended(stream_id)

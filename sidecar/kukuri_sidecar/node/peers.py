@@ -222,7 +222,7 @@ class Peers:
         peer = self._record(endpoint_id)
         if origin:
             self._book.learn(endpoint_id, [connection.address], origin)
-        self._book.prove(endpoint_id, connection.address)
+        self._book.prove(endpoint_id, connection.address, self._wall_ms())
         first = not peer.connections
         peer.connections.append(connection)
         peer.last_error = None

@@ -32,6 +32,7 @@ from kukuri_sidecar.node.events import (
     TopicState,
 )
 from kukuri_sidecar.node.join import JoinSupervisor
+from kukuri_sidecar.node.memory import MAX_MEMBERS_PER_TOPIC, RememberedTopic
 from kukuri_sidecar.node.peers import Peers
 from kukuri_sidecar.node.publishing import Queue, QueuedMessage, Receipts
 from kukuri_sidecar.node.swarm import Swarm
@@ -57,6 +58,7 @@ class JoinRequest:
     bootstrap: tuple[PeerHint, ...]
     mode: Mode | None
     max_message_bytes: int | None
+    remember: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class TopicInfo:
     neighbors: tuple[EndpointId, ...]
     known_peers: int
     missing_bootstrap: tuple[EndpointId, ...]
+    remember: bool
     max_payload_bytes: int
     join_attempts: int
     next_attempt_at_ms: int | None
@@ -109,6 +112,7 @@ class _Topic:
     max_message_bytes: int
     join: JoinSupervisor
     queue: Queue
+    remember: bool = False  # joined again after a restart
     bootstrap: dict[EndpointId, None] = field(default_factory=dict)
     shown: tuple[TopicState, int] | None = None  # what the last event said
     last_error: str | None = None
@@ -149,7 +153,7 @@ class Topics:
         self._wall_ms = wall_ms
         self._envelopes = envelopes
         self._opened: Opened | None = None  # the message that the core is about to deliver
-        core = GossipCore(own_id, core_config, rng, accept=self._accept)
+        core = GossipCore(own_id, rng, message_id, core_config)
         self.swarm = Swarm(core, peers, agenda, self, config.gossip.max_message_bytes)
         self._topics: dict[TopicId, _Topic] = {}
         self._receipts = Receipts(agenda, emit)
@@ -172,6 +176,7 @@ class Topics:
         elif (request.max_message_bytes or topic.max_message_bytes) != topic.max_message_bytes:
             raise ModeMismatch(f"the topic is joined with {topic.max_message_bytes} bytes per message")
         topic.name = topic.name or request.name
+        topic.remember = topic.remember if request.remember is None else request.remember
         hints = request.bootstrap + (self._bootstrap if created else ())
         for hint in hints:
             self._peers.learn(hint, "bootstrap")
@@ -250,6 +255,33 @@ class Topics:
         """Messages per topic that wait for a first neighbour."""
         return tuple(len(topic.queue) for topic in self._topics.values())
 
+    def remembered(self) -> Sequence[RememberedTopic]:
+        """Return what a restart needs to join the topics again that asked for it."""
+        return [
+            RememberedTopic(
+                topic_id=topic.topic_id.hex(),
+                name=topic.name,
+                mode=topic.mode,
+                max_message_bytes=topic.max_message_bytes,
+                members=[member.hex() for member in topic.join.candidates[-MAX_MEMBERS_PER_TOPIC:]],
+            )
+            for topic in self._topics.values()
+            if topic.remember
+        ]
+
+    async def restore(self, remembered: RememberedTopic) -> None:
+        """Join a topic of the last run; its members are candidates from the start."""
+        await self.join(
+            JoinRequest(
+                topic_id=remembered.id,
+                name=remembered.name,
+                bootstrap=tuple(PeerHint(member) for member in remembered.member_ids),
+                mode=remembered.mode,
+                max_message_bytes=remembered.max_message_bytes,
+                remember=True,
+            )
+        )
+
     # --- the swarm's news ------------------------------------------------------------------------------
 
     def max_message_bytes(self, topic_id: TopicId) -> int | None:
@@ -287,6 +319,8 @@ class Topics:
         """Pass a message on to the host."""
         topic = self._topics.get(message.topic_id)
         if topic is None:
+            return
+        if not self._accept(message.topic_id, message.delivered_from, message.content, anyio.current_time()):
             return
         opened, self._opened = self._opened or Opened(message.content), None
         topic.messages_in += 1
@@ -436,6 +470,7 @@ class Topics:
             neighbors=tuple(supervisor.neighbors),
             known_peers=len(supervisor.candidates),
             missing_bootstrap=tuple(peer for peer in topic.bootstrap if peer not in connected),
+            remember=topic.remember,
             max_payload_bytes=topic.max_payload_bytes,
             join_attempts=supervisor.attempts,
             next_attempt_at_ms=self._instant_ms(supervisor.next_attempt, now),

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 API_VERSION = 1
 PAGE_LIMIT = 64  # api.md section 1: `limit` <= 64
-MAX_PEER_TEXT_CHARS = 2048  # a ticket with dozens of addresses; ours, so that no parser sees a megabyte
+MAX_PEER_TEXT_CHARS = 4096  # wire.ticket: the longest ticket; no parser sees a megabyte
 MAX_TIMEOUT_MS = 300_000  # ours: nobody waits longer for one call
 
 # --- Shared forms ----------------------------------------------------------------------------------------
@@ -310,6 +310,9 @@ class TopicJoinParams(Params):
         Annotated[int, Meta(ge=512, le=1_048_576)] | None,
         Meta(description="Equal in the whole swarm. null: the configured default. Fixed while joined."),
     ] = None
+    remember: Annotated[
+        bool | None, Meta(description="Join again after a restart; null: as it was, false at first.")
+    ] = None
 
 
 class TopicJoinResult(Result):
@@ -557,6 +560,21 @@ class TopicMessageEvent(Event, tag="topic.message"):
     author_seq: Annotated[int | None, Meta(description="The author's own count, when verified.")]
 
 
+class TopicInvalidEvent(Event, tag="topic.invalid"):
+    """Messages were refused: told for the first and every 100th of the topic."""
+
+    topic_id: TopicIdHex
+    count: Annotated[int, Meta(description="Refused messages of the topic so far.")]
+    reason: Annotated[
+        str,
+        Meta(
+            description="Of this one: `unsigned`, `malformed`, `expired`, `from_the_future`, `replayed`, "
+            "`bad_signature` or `too_many`."
+        ),
+    ]
+    delivered_from: Annotated[EndpointIdHex, Meta(description="The neighbour who handed it to us.")]
+
+
 class TopicPublishedEvent(Event, tag="topic.published"):
     """Fate of a message published with `confirm`, or of a queued one."""
 
@@ -594,6 +612,7 @@ EVENTS: tuple[type[Event], ...] = (
     NeighborUpEvent,
     NeighborDownEvent,
     TopicMessageEvent,
+    TopicInvalidEvent,
     TopicPublishedEvent,
     LogEvent,
     LaggedEvent,

@@ -12,8 +12,11 @@ import asyncio
 import inspect
 import logging
 import os
+import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import cache
+from types import ModuleType
 from typing import Any, Protocol
 
 from msgspec import Raw
@@ -167,13 +170,14 @@ class Dispatcher:
     def _perform_early(self, request: _Request) -> None:
         try:
             outcome = request.handler(request.call, request.params)
+            result = None if inspect.isawaitable(outcome) else _encoded(outcome, request.name)
         except Exception as exc:  # the RPC boundary
             return self._finish(request, _as_error(exc, request.name))
         if inspect.isawaitable(outcome):
             self._track(request)
             self._run(request, _await_early(request, outcome))
-        else:
-            self._finish(request, outcome)
+        elif result is not None:
+            self._finish(request, result)
 
     def _admit(self, request: _Request) -> None:
         if self._executing < MAX_EXECUTING and not self._waiting and self._may_start():
@@ -320,21 +324,25 @@ class _Batch:
         return take
 
 
-def load_library() -> None:
+@cache
+def load_library() -> ModuleType:
     """Import jsonrpcserver, 83 ms; the first method that needs it would do so otherwise."""
-    import jsonrpcserver  # noqa: F401
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 5.0.9 reads its schema in an outdated way
+        import jsonrpcserver
+    return jsonrpcserver
 
 
 async def _await_early(request: _Request, outcome: Awaitable[Raw]) -> Raw | SidecarError:
     try:
-        return await outcome
+        return _encoded(await outcome, request.name)
     except Exception as exc:  # the RPC boundary
         return _as_error(exc, request.name)
 
 
 async def _through_library(request: _Request) -> Raw | SidecarError:
     """Call the method by way of jsonrpcserver, which hands our params, result and error through unchanged."""
-    from jsonrpcserver import Error, Success, async_dispatch_to_serializable
+    library = load_library()
 
     async def method(call: Call, /, *args: object, **kwargs: object) -> Any:  # Any: the library's Result
         # The library runs this as a task of its own. Cancelling that one, not the one around it, leaves the
@@ -342,15 +350,13 @@ async def _through_library(request: _Request) -> Raw | SidecarError:
         request.task = asyncio.current_task()
         try:
             outcome = request.handler(call, list(args) if args else kwargs)
-            result = await outcome if inspect.isawaitable(outcome) else outcome
-            if not isinstance(result, Raw):
-                raise TypeError(f"{request.name} returned {type(result).__name__}")
+            result = _encoded(await outcome if inspect.isawaitable(outcome) else outcome, request.name)
         except Exception as exc:  # the RPC boundary
             error = _as_error(exc, request.name)
-            return Error(error.code, error.message, error)
-        return Success(result)
+            return library.Error(error.code, error.message, error)
+        return library.Success(result)
 
-    response = await async_dispatch_to_serializable(
+    response = await library.async_dispatch_to_serializable(
         {"jsonrpc": "2.0", "method": request.name, "params": request.params, "id": 0},
         methods={request.name: method},
         context=request.call,
@@ -363,6 +369,12 @@ async def _through_library(request: _Request) -> Raw | SidecarError:
     if not isinstance(outcome, Raw | SidecarError):
         raise TypeError(f"jsonrpcserver answered {request.name} itself")
     return outcome
+
+
+def _encoded(result: object, name: str) -> Raw:
+    if not isinstance(result, Raw):
+        raise TypeError(f"{name} returned {type(result).__name__}")
+    return result
 
 
 def _unchanged(value: Any) -> Any:  # Any: the library's own signature

@@ -20,9 +20,9 @@ def translate(event: node.NodeEvent) -> api.Event:
                 delivered_from=event.delivered_from.hex(),
                 scope="neighbors" if event.round is None else "swarm",
                 round=event.round,
-                author=None,  # envelopes are not read yet, so nothing is verified
-                verified=False,
-                author_seq=None,
+                author=None if event.author is None else event.author.hex(),
+                verified=event.author is not None,
+                author_seq=event.author_seq,
             )
         case node.NodeChanged():
             return api.NodeChangedEvent(**node_info_fields(event.info))
@@ -49,6 +49,13 @@ def translate(event: node.NodeEvent) -> api.Event:
                 topic_id=event.topic_id.hex(),
                 endpoint_id=event.endpoint_id.hex(),
                 reason=literal(event.reason),
+            )
+        case node.TopicInvalid():
+            return api.TopicInvalidEvent(
+                topic_id=event.topic_id.hex(),
+                count=event.count,
+                reason=event.reason,
+                delivered_from=event.delivered_from.hex(),
             )
         case node.TopicPublished():
             return api.TopicPublishedEvent(

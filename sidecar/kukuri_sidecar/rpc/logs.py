@@ -10,13 +10,13 @@ import logging
 import os
 import select
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
+from kukuri_sidecar.net.clock import wall_ms
 from kukuri_sidecar.rpc.api import LogLevel, LogLine
 
 LogFormat = Literal["json", "text"]
@@ -129,12 +129,19 @@ class StderrWriter:
 class LogHandler(logging.Handler):
     """Turns records into lines for the ring, for stderr and for ``on_line``, which any thread may call."""
 
-    def __init__(self, log_format: LogFormat) -> None:
+    def __init__(self, level: LogLevel | None, log_format: LogFormat | None) -> None:
         super().__init__()
-        self._format = log_format
+        self._chosen_level = level
+        self._chosen_format = log_format
+        self.follow("info", "json")
         self.ring = LogRing()
         self.stderr = StderrWriter(self._notice)
         self.on_line: Callable[[LogLine], None] | None = None
+
+    def follow(self, level: LogLevel, log_format: LogFormat) -> None:
+        """Take level and format from the configuration, unless the command line has chosen them."""
+        self._format = self._chosen_format or log_format
+        logging.getLogger(ROOT).setLevel(_LEVELS[self._chosen_level or level])
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take one record. Of a line that repeats, the 1st, 10th, 100th … occurrence goes out."""
@@ -159,7 +166,7 @@ class LogHandler(logging.Handler):
         message = f"{dropped} log lines dropped: nobody read stderr"
         return self._render(
             LogLine(
-                ts_ms=time.time_ns() // 1_000_000,
+                ts_ms=wall_ms(),
                 level="warning",
                 module="rpc.logs",
                 message=message,
@@ -168,13 +175,12 @@ class LogHandler(logging.Handler):
         )
 
 
-def install(level: LogLevel, log_format: LogFormat) -> LogHandler:
-    """Send our own lines from ``level`` on, and everybody else's warnings, to a new handler."""
-    handler = LogHandler(log_format)
+def install(level: LogLevel | None, log_format: LogFormat | None) -> LogHandler:
+    """Send our own lines, and everybody else's warnings, to a new handler; None: as configured."""
+    handler = LogHandler(level, log_format)
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    logging.getLogger(ROOT).setLevel(_LEVELS[level])
     logging.raiseExceptions = False
     return handler
 

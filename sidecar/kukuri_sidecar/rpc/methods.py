@@ -43,7 +43,9 @@ from kukuri_sidecar.rpc.registry import Call, rpc, table
 
 if TYPE_CHECKING:
     from kukuri_sidecar.node.events import NodeInfo
-    from kukuri_sidecar.node.node import NodeOptions, PeerInfo, TopicInfo
+    from kukuri_sidecar.node.node import NodeOptions
+    from kukuri_sidecar.node.peers import PeerInfo
+    from kukuri_sidecar.node.topics import TopicInfo
     from kukuri_sidecar.wire.addr import PeerHint
     from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
@@ -176,7 +178,7 @@ async def peer_connect(call: Call, params: api.PeerConnectParams) -> api.PeerCon
 async def peer_disconnect(call: Call, params: api.PeerDisconnectParams) -> api.PeerDisconnectResult:
     """Close the connection; `forget` also drops what we remember about the peer."""
     endpoint_id = _endpoint_id(params.endpoint_id)
-    was_connected = await call.server.node.peers.disconnect(endpoint_id, params.forget)
+    was_connected = await call.server.node.peers.disconnect(endpoint_id, forget=params.forget)
     return api.PeerDisconnectResult(was_connected=was_connected)
 
 
@@ -207,7 +209,8 @@ async def topic_join(call: Call, params: api.TopicJoinParams) -> api.TopicJoinRe
     Answers at once; progress is `topic.state` events. A second call adds peers; nothing is rebuilt. `mode`
     and `max_message_bytes` are fixed while joined.
     """
-    from kukuri_sidecar.node.node import JoinRequest, Mode
+    from kukuri_sidecar.node.envelopes import Mode
+    from kukuri_sidecar.node.topics import JoinRequest
 
     if (params.topic is None) == (params.topic_id is None):
         raise _invalid("topic", "exactly one of topic and topic_id is expected")
@@ -222,6 +225,7 @@ async def topic_join(call: Call, params: api.TopicJoinParams) -> api.TopicJoinRe
             bootstrap=tuple(_peer(text, index) for index, text in enumerate(params.bootstrap)),
             mode=None if params.mode is None else Mode(params.mode),
             max_message_bytes=params.max_message_bytes,
+            remember=params.remember,
         )
     )
     return api.TopicJoinResult(
@@ -373,7 +377,7 @@ def _topic_info(topic: TopicInfo, lagged: int) -> api.TopicInfo:
         neighbors=[endpoint_id.hex() for endpoint_id in topic.neighbors],
         known_peers=topic.known_peers,
         missing_bootstrap=[endpoint_id.hex() for endpoint_id in topic.missing_bootstrap],
-        remember=topic.remember,
+        remember=False,  # nothing survives a restart yet
         max_payload_bytes=topic.max_payload_bytes,
         join_attempts=topic.join_attempts,
         next_attempt_at_ms=topic.next_attempt_at_ms,
@@ -401,16 +405,11 @@ def _text(value: object | None) -> str | None:
 def _node_options(params: api.InitializeParams) -> NodeOptions:
     from pathlib import Path
 
-    from platformdirs import user_data_path
-
     from kukuri_sidecar.node.node import NodeOptions
 
-    data_dir = None if params.data_dir is None else Path(params.data_dir)
-    if data_dir is None and not params.ephemeral:
-        data_dir = user_data_path("kukuri-sidecar", appauthor=False)
     seed = params.secret_key_hex
     return NodeOptions(
-        data_dir=data_dir,
+        data_dir=None if params.data_dir is None else Path(params.data_dir),
         ephemeral=params.ephemeral,
         secret_key_seed=None if seed is None else bytes.fromhex(seed),
         config=params.config,
@@ -438,16 +437,12 @@ def _peer(text: str, index: int | None = None) -> PeerHint:
 
 
 def _endpoint_id(text: str) -> EndpointId:
-    """Parse hex or base32; addresses and tickets say more than an id and are refused."""
-    from kukuri_sidecar.wire.ticket import parse_peer
+    from kukuri_sidecar.wire.ticket import parse_endpoint_id
 
     try:
-        hint = parse_peer(text)
+        return parse_endpoint_id(text)
     except DecodeError as exc:
         raise _invalid("endpoint_id", exc.reason) from None
-    if hint.hosts or hint.relay_urls:
-        raise _invalid("endpoint_id", "an id alone is expected")
-    return hint.endpoint_id
 
 
 def _topic_id(text: str, path: str) -> TopicId:

@@ -23,7 +23,6 @@ _log = logging.getLogger(__name__)
 def load() -> None:
     """Import whatever is imported lazily, about 0.3 s; plain statements, so that a frozen build finds it."""
     import anyio.to_thread  # noqa: F401
-    import platformdirs  # noqa: F401
 
     import kukuri_sidecar.node.node
     import kukuri_sidecar.rpc.events

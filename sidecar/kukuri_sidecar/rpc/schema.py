@@ -15,10 +15,10 @@ import msgspec
 
 from kukuri_sidecar import errors
 from kukuri_sidecar.errors import SidecarError
+from kukuri_sidecar.node.config import Config
 from kukuri_sidecar.rpc import api
 from kukuri_sidecar.rpc.methods import METHODS
 from kukuri_sidecar.rpc.registry import Method
-from kukuri_sidecar.rpc.typescript import declarations
 
 OPENRPC_VERSION = "1.3.2"
 HASH_HEX_DIGITS = 16
@@ -95,12 +95,14 @@ def error_kinds() -> list[type[SidecarError]]:
 
 def files() -> dict[str, bytes]:
     """Return what ``rpc-schema/`` holds, by file name."""
+    from kukuri_sidecar.rpc.typescript import declarations
+
     document = openrpc()
-    pretty = msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
     return {
         "README.md": _readme(document).encode(),
+        "config.schema.json": _pretty(msgspec.json.schema(Config)),
         "kukuri_sidecar.d.ts": declarations(document).encode(),
-        "openrpc.json": pretty,
+        "openrpc.json": _pretty(document),
     }
 
 
@@ -123,13 +125,22 @@ def stale(directory: Path) -> list[str]:
 
 
 def _schemas() -> Json:
-    structs: list[type[msgspec.Struct]] = [api.ErrorData, api.EventHeader, api.CancelParams, *api.EVENTS]
+    structs: list[type[msgspec.Struct]] = [
+        Config,
+        api.ErrorData,
+        api.EventHeader,
+        api.CancelParams,
+        *api.EVENTS,
+    ]
     for method in METHODS.values():
         structs.append(method.params)
         if issubclass(method.result, msgspec.Struct):
             structs.append(method.result)
     _, components = msgspec.json.schema_components(structs, ref_template=_REF)
     out: Json = dict(sorted(components.items()))
+    # rpc decodes any object here: the node merges layers before it checks. A patch is a partial Config.
+    out["InitializeParams"]["properties"]["config"]["anyOf"] = [{"$ref": _REF.format(name="Config")}]
+    del out["InitializeParams"]["properties"]["config"]["type"]
     out["AnyEvent"] = {
         "title": "AnyEvent",
         "description": "The params of an `event` notification. Ignore types you do not know.",
@@ -243,6 +254,10 @@ def _readme(document: Mapping[str, Any]) -> str:
 
 def _kind(ref: Mapping[str, str]) -> str:
     return ref["$ref"].rpartition("/")[2]
+
+
+def _pretty(value: Json) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
 
 
 def _read(path: Path) -> bytes | None:

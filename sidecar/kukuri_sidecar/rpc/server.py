@@ -31,6 +31,7 @@ from kukuri_sidecar.errors import (
     SidecarError,
     StorageError,
 )
+from kukuri_sidecar.net.clock import wall_ms
 from kukuri_sidecar.rpc import api
 from kukuri_sidecar.rpc.dispatch import Dispatcher, Handler
 from kukuri_sidecar.rpc.feed import Feed
@@ -200,6 +201,7 @@ class Server:
             self._state = State.RUNNING
         self._exit_code = 0
         self._sample_lag(self._loop.time())
+        self._logs.follow(node.config.log.level, node.config.log.format)
         _log.info("node %s runs", node.endpoint_id.short())
         return node
 
@@ -253,7 +255,7 @@ class Server:
             self._nodes.start_loading()
 
     def _publish(self, event: api.Event) -> None:
-        self.feed.publish(event, self._loop.time(), time.time_ns() // 1_000_000)
+        self.feed.publish(event, self._loop.time(), wall_ms())
         self._arm_feed()
 
     def _arm_feed(self) -> None:

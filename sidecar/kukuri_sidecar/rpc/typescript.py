@@ -96,11 +96,12 @@ def _type(schema: Json) -> str:
 
 
 def _field_doc(shape: Json) -> str | None:
-    text: str | None = shape.get("description")
-    if "default" in shape:
-        default = f"Default: {json.dumps(shape['default'])}."
-        text = f"{text} {default}" if text else default
-    return text
+    text: str = shape.get("description", "")
+    if text and not text.endswith("."):
+        text += "."
+    if "default" in shape and "$ref" not in shape:  # the defaults of a group stand at its fields
+        text += f" Default: {json.dumps(shape['default'])}."
+    return text or None
 
 
 def _comment(text: str | None, indent: str) -> Iterator[str]:
