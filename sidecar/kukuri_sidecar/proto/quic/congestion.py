@@ -2,11 +2,11 @@
 
     window = gain / (1 - chance loss) * (largest delivery rate of the last 10 rounds) * (smallest RTT)
 
-A round is one smallest RTT. *Chance loss* is the least loss of the last rounds: noise is in every round, while
+A round is one smallest RTT. *Chance loss* is the least loss of the last rounds: noise is in every round, but
 a queue that we overfill empties in the drain round of each cycle. With 1 % loss at 50 ms and 1,000 messages/s
-the 99th percentile falls from 8.7 s (Reno) to 0.1 s. It changes only what we send. Against Cubic it takes half
-of a bottleneck with a 100 ms queue and most of one with 20 ms (tests/proto/quic/test_congestion.py). Not
-tested: policers, very large bandwidth-delay products.
+the 99th percentile falls from 8.7 s (Reno) to 0.1 s. It changes only what we send. Against Cubic it takes
+half of a bottleneck with a 100 ms queue and most of one with 20 ms (tests/proto/quic/test_congestion.py).
+Not tested: policers, very large bandwidth-delay products.
 """
 
 from __future__ import annotations
