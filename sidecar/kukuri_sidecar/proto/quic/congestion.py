@@ -46,6 +46,9 @@ PERSISTENT_CONGESTION_PACKETS = 4
 MIN_RTT_LIFETIME_S = 10.0
 DEFAULT_RTT_S = 0.1
 RTT_FLOOR_S = 0.001  # aioquic's own granularity
+ACK_DELAY_S = (
+    0.005  # ours (limits.py), and above what iroh waits: what is in flight waits that much longer for its ACK
+)
 APP_LIMITED_FILL = 1.25  # less than 80 % of the window in flight: the application is the limit
 
 
@@ -106,7 +109,7 @@ class BandwidthModel(QuicCongestionControl):
 
     @property
     def _rtt(self) -> float:
-        return self._min_rtt or DEFAULT_RTT_S
+        return (self._min_rtt or DEFAULT_RTT_S) + ACK_DELAY_S
 
     def _end_round(self, now: float) -> None:
         sample = self._lost + self._acked
