@@ -101,9 +101,9 @@ class UdpSocket:
         """Send one datagram; return 0, or the error number. A full buffer drops, as UDP may."""
         try:
             self._socket.sendto(data, address)
-        except (BlockingIOError, InterruptedError):
+        except (BlockingIOError, InterruptedError) as exc:
             self._counters.send_full += 1
-            return errno.EAGAIN
+            return exc.errno or errno.EAGAIN
         except OSError as exc:
             self._counters.send_failed += 1
             return exc.errno or errno.EIO
