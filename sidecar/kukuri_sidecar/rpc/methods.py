@@ -381,7 +381,7 @@ def _topic_info(topic: TopicInfo, lagged: int) -> api.TopicInfo:
         neighbors=[endpoint_id.hex() for endpoint_id in topic.neighbors],
         known_peers=topic.known_peers,
         missing_bootstrap=[endpoint_id.hex() for endpoint_id in topic.missing_bootstrap],
-        remember=False,  # nothing survives a restart yet
+        remember=topic.remember,
         max_payload_bytes=topic.max_payload_bytes,
         join_attempts=topic.join_attempts,
         next_attempt_at_ms=topic.next_attempt_at_ms,
