@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from kukuri_sidecar.errors import (
     DialTimeout,
+    DnsFailure,
     InvalidPeer,
     LimitReached,
     NoAddresses,
@@ -304,15 +305,20 @@ class Peers:
             addresses = await _resolve(hosts)
             if not addresses:
                 raise NoAddresses(
-                    "no host name of this peer resolves", source_errors={str(host): "dns" for host in hosts}
+                    "no host name of this peer resolves", source_errors={"dns": DnsFailure.kind}
                 )
-            await self._endpoint.dial(
-                endpoint_id,
-                addresses[:MAX_DIAL_ADDRESSES],
-                self._alpn,
-                lambda connection: self._established(connection, None),
-                timeout_s=self._config.connect.timeout_ms / 1000,
-            )
+            try:
+                await self._endpoint.dial(
+                    endpoint_id,
+                    addresses[:MAX_DIAL_ADDRESSES],
+                    self._alpn,
+                    lambda connection: self._established(connection, None),
+                    timeout_s=self._config.connect.timeout_ms / 1000,
+                )
+            except NoAddresses:
+                raise NoAddresses(
+                    "no address of this peer is of a family that we have a socket of", source_errors={}
+                ) from None
 
     async def _widen_dial(self, endpoint_id: EndpointId, hosts: Sequence[HostPort]) -> None:
         assert self._endpoint is not None  # noqa: S101 - run() comes first

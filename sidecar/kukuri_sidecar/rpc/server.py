@@ -205,14 +205,14 @@ class Server:
         _log.info("node %s runs", node.endpoint_id.short())
         return node
 
-    async def shutdown(self, deadline_s: float, caller: Call) -> ShutdownReport | None:
-        """Refuse new work, cancel what is in flight, stop the node. None: there was no report of it.
+    def shutdown(self, deadline_s: float, caller: Call) -> Awaitable[ShutdownReport | None]:
+        """Refuse new work and cancel what is in flight, at once; then stop the node.
 
-        Call ``leave`` when the answer is queued.
+        None: there was no report of it. Call ``leave`` when the answer is queued.
         """
         self._state = State.SHUTTING_DOWN
         self._dispatcher.cancel_all(but=caller)
-        return await asyncio.shield(self._nodes.stop(deadline_s))
+        return asyncio.shield(self._nodes.stop(deadline_s))
 
     def leave(self) -> None:
         """End the process once the lanes are flushed."""
