@@ -22,8 +22,12 @@ const deadline = AbortSignal.timeout(DEADLINE_MS);
 const nodes = [];
 
 const since = (/** @type {number} */ begin) => `${(performance.now() - begin).toFixed(1)} ms`;
-const say = (/** @type {string} */ text) =>
+let lastSaid = "";
+/** @param {string} text */
+function say(text) {
+  lastSaid = text;
   console.log(`${((performance.now() - start) / 1000).toFixed(3).padStart(7)} s  ${text}`);
+}
 const short = (/** @type {string} */ id) => id.slice(0, 10);
 
 /** One sidecar with what we are waiting for from it. */
@@ -148,12 +152,14 @@ async function main() {
   );
 }
 
-/** Say what went wrong, end every sidecar, exit 1. @param {unknown} error */
+/** Say what went wrong, end every sidecar, exit 1. @param {any} error */
 function fail(error) {
   if (process.exitCode) return;
   process.exitCode = 1;
-  const late = deadline.aborted ? ` (the demo gives up after ${DEADLINE_MS / 1000} s)` : "";
-  console.error(`\nThe demo failed${late}: ${error instanceof Error ? error.message : error}`);
+  const reason = deadline.aborted
+    ? `it gives up after ${DEADLINE_MS / 1000} s`
+    : String(error?.message ?? error);
+  console.error(`\nThe demo failed: ${reason}\nThe last step that worked: ${lastSaid}`);
   for (const { name, sidecar } of nodes) {
     if (sidecar.stderrTail)
       console.error(`--- last words of ${name}'s sidecar ---\n${sidecar.stderrTail.trimEnd()}`);
