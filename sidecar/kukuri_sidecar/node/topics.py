@@ -153,7 +153,7 @@ class Topics:
         self._wall_ms = wall_ms
         self._envelopes = envelopes
         self._opened: Opened | None = None  # the message that the core is about to deliver
-        core = GossipCore(own_id, rng, message_id, core_config)
+        core = GossipCore(own_id, rng, message_id, core_config, self._accept)
         self.swarm = Swarm(core, peers, agenda, self, config.gossip.max_message_bytes)
         self._topics: dict[TopicId, _Topic] = {}
         self._receipts = Receipts(agenda, emit)
@@ -186,7 +186,7 @@ class Topics:
             topic.join.retry(now)
         if created:
             topic.join.add(self.swarm.linked_peers, now)  # whom we talk to may be in this topic as well
-            self.swarm.handle(JoinTopic(topic.topic_id))
+            self.swarm.handle(JoinTopic(topic.topic_id, (), topic.max_message_bytes))
         elif fresh and topic.join.neighbors:
             self.swarm.handle(JoinTopic(topic.topic_id, tuple(fresh)))
         self._supervise(topic, now)
@@ -321,8 +321,6 @@ class Topics:
         """Pass a message on to the host."""
         topic = self._topics.get(message.topic_id)
         if topic is None:
-            return
-        if not self._accept(message.topic_id, message.delivered_from, message.content, anyio.current_time()):
             return
         opened, self._opened = self._opened or Opened(message.content), None
         topic.messages_in += 1
