@@ -182,7 +182,7 @@ class Topics:
             self._peers.learn(hint, "bootstrap")
         wanted = [hint.endpoint_id for hint in hints if hint.endpoint_id != self._own_id]
         topic.bootstrap |= dict.fromkeys(wanted)
-        fresh = topic.join.add(wanted, now)
+        fresh = topic.join.add(wanted, now, by_host=True)
         if created:
             topic.join.add(self.swarm.linked_peers, now)  # whom we talk to may be in this topic as well
             self.swarm.handle(JoinTopic(topic.topic_id))
