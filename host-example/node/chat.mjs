@@ -30,13 +30,15 @@ const terminal = createInterface({
   terminal: process.stdout.isTTY,
   prompt: coloured ? "› " : "",
 });
+let typing = true; // a prompt after the end would open stdin again
+terminal.once("close", () => (typing = false));
 const sidecar = Sidecar.spawn(options.command ? { command: options.command } : {});
 
 /** Print above the line that is being typed. @param {string} text */
 function print(text) {
   if (coloured) process.stdout.write("\r\x1b[K");
   console.log(text);
-  if (coloured) terminal.prompt(true);
+  if (coloured && typing) terminal.prompt(true);
 }
 
 async function main() {
@@ -52,6 +54,7 @@ async function main() {
   await showTicket();
   void read(topic_id);
   for await (const event of events) show(event);
+  terminal.close();
 }
 
 /** @param {import("./client.mjs").AnyEvent} event */
@@ -96,7 +99,7 @@ async function read(topic_id) {
     } catch (error) {
       print(paint(31, error instanceof RpcError ? `not sent: ${error.message}` : String(error)));
     }
-    terminal.prompt();
+    if (typing) terminal.prompt();
   }
   terminal.close();
   await sidecar.close();
@@ -168,7 +171,8 @@ function readArguments() {
   }
 }
 
-process.once("SIGTERM", () => void sidecar.close());
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => terminal.close());
+terminal.once("SIGINT", () => terminal.close()); // Ctrl-C while the terminal is in raw mode
 main().catch(async (error) => {
   console.error(error instanceof Error ? error.message : error);
   process.exitCode = 1;

@@ -1,4 +1,4 @@
-"""A host in about 50 lines of the standard library: any language that starts processes and speaks JSON will do.
+"""A host in about 50 lines of the standard library: any language with processes and JSON will do.
 
     python host-example/python/host.py TOPIC [TICKET...] [-- PROGRAM ARGS...]
 

@@ -160,7 +160,9 @@ class Ours:
     ) -> tuple[Connection, User]:
         user = User()
         endpoint_id = other.get("endpoint_id", peer.id)
-        return await self.endpoint.dial(endpoint_id, [peer.address], alpn, user, timeout_s=timeout_s), user
+        return await self.endpoint.dial(
+            endpoint_id, [peer.address], alpn, lambda _: user, timeout_s=timeout_s
+        ), user
 
     @property
     def target(self) -> dict[str, str]:
@@ -322,7 +324,7 @@ async def test_iroh_refuses_a_false_client_and_so_do_we(
         await peer.event("refused")
         with pytest.raises(HandshakeFailed):
             await us.endpoint.dial(
-                server.secret.endpoint_id, server.endpoint.bound, ALPN, User(), timeout_s=5
+                server.secret.endpoint_id, server.endpoint.bound, ALPN, lambda _: User(), timeout_s=5
             )
         assert time.perf_counter() - start < 2  # two dials
         assert not server.accepted

@@ -16,6 +16,11 @@ Answer = Callable[..., Awaitable[list[Any]]]
 
 
 @pytest.fixture
+def anyio_backend(virtual_backend: tuple[str, dict[str, object]]) -> tuple[str, dict[str, object]]:
+    return virtual_backend
+
+
+@pytest.fixture
 def resolver(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer], None]:
     """Put a resolver in place of the system's."""
     return lambda answer: monkeypatch.setattr(anyio, "getaddrinfo", answer)

@@ -122,11 +122,11 @@ def test_an_attempt_ends_at_once_when_nobody_is_reachable(join: JoinSupervisor) 
     assert join.deadline == before
 
 
-def test_nobody_known_is_isolated_and_no_attempt(join: JoinSupervisor) -> None:
+def test_with_nobody_known_the_attempts_go_on_in_vain(join: JoinSupervisor) -> None:
     assert join.on_deadline(START) == []
-    assert (join.state, join.attempts) == (TopicState.ISOLATED, 0)
+    assert (join.state, join.attempts) == (TopicState.ISOLATED, 1)
     assert _run(join, START, 1000) == []
-    assert join.attempts == 0
+    assert 1000 / RETRY_MAX_S < join.attempts < 30
     assert join.next_attempt is not None
 
 
@@ -250,6 +250,15 @@ def test_known_ones_are_no_news_unless_the_host_names_them(join: JoinSupervisor)
     assert join.deadline == before
     assert join.add(peers(2), now, by_host=True) == []
     assert join.on_deadline(now) == peers(2)
+
+
+def test_whom_the_attempt_has_asked_is_no_news_either(join: JoinSupervisor) -> None:
+    join.add(peers(1), START)
+    join.on_deadline(START)
+    join.add(peers(1), START + 1, by_host=True)
+    assert join.deadline == START + ATTEMPT_TIMEOUT_S
+    join.add(peers(1, 2), START + 1, by_host=True)
+    assert join.on_deadline(START + 1) == peers(2)
 
 
 def test_the_host_comes_before_strangers(join: JoinSupervisor) -> None:
@@ -391,12 +400,13 @@ class AnySequence(RuleBasedStateMachine):
     @rule()
     def on_deadline(self) -> None:
         was_due = self.now >= self.join.deadline
-        attempts = self.join.attempts
+        attempts, had_candidates = self.join.attempts, bool(self.join.candidates)
         chosen = self.join.on_deadline(self.now)
         assert self.join.deadline > self.now
         assert len(chosen) == len(set(chosen)) <= CANDIDATES_PER_ATTEMPT
         assert set(chosen) <= set(self.join.candidates)
-        assert self.join.attempts == attempts + bool(chosen)
+        if had_candidates:
+            assert self.join.attempts == attempts + bool(chosen)
         assert was_due or not chosen
         self.asked_at += [self.now] if chosen else []
 

@@ -37,6 +37,7 @@ class RpcError(Exception):
         super().__init__(f"{error['code']} {error['message']} {error.get('data')}")
         self.code: int = error["code"]
         self.kind: str = error["data"]["kind"]
+        self.is_retryable: bool = error["data"]["retryable"]
         self.details: Json = error["data"]["details"]
 
 
@@ -97,7 +98,7 @@ class Sidecar:
     log: list[str] = field(default_factory=list)
     last_seq: int = 0
     _untaken: list[Json] = field(default_factory=list)
-    _answers: dict[int, Json] = field(default_factory=dict)
+    _answers: dict[int | None, Json] = field(default_factory=dict)
     _changed: anyio.Event = field(default_factory=anyio.Event)
     _last_id: int = 0
 
@@ -135,7 +136,7 @@ class Sidecar:
         assert self.process.stdin is not None
         await self.process.stdin.send(data)
 
-    async def answer(self, request_id: int, timeout_s: float = DEADLINE_S) -> Json:
+    async def answer(self, request_id: int | None, timeout_s: float = DEADLINE_S) -> Json:
         await self._until(lambda: request_id in self._answers, f"answer to {request_id}", timeout_s)
         answer = self._answers.pop(request_id)
         if "error" in answer:

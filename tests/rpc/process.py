@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -86,6 +87,10 @@ class Host:
         while view:
             view = view[os.write(self.stdin_fd, view) :]
 
+    def send_later(self, data: bytes) -> None:
+        """Send from a thread, because the process may not be reading right now."""
+        threading.Thread(target=self.send, args=(data,), daemon=True).start()
+
     def push(self, data: bytes, patience_s: float = 0.3) -> int:
         """Write until everything is taken, or nothing has been taken for a while; returns the bytes taken."""
         os.set_blocking(self.stdin_fd, False)
@@ -164,6 +169,18 @@ class Host:
 
     def wait(self, timeout_s: float = DEADLINE_S) -> int:
         return self.process.wait(timeout_s)
+
+    def await_stderr(self, text: str, timeout_s: float = DEADLINE_S) -> None:
+        """Read stderr until the text has come."""
+        assert self.process.stderr is not None
+        deadline = time.monotonic() + timeout_s
+        seen = b""
+        while text.encode() not in seen:
+            ready, _, _ = select.select([self.process.stderr], [], [], max(0.0, deadline - time.monotonic()))
+            data = os.read(self.process.stderr.fileno(), 65_536) if ready else b""
+            if not data:
+                raise TimeoutError(f"stderr says {seen!r}")
+            seen += data
 
     def stderr(self) -> str:
         """Everything on stderr; only after the end."""

@@ -66,6 +66,7 @@ async def sleep(call: Call, params: SecondsParams) -> TextResult:
 
 @rpc("toy.block", early=True)
 def block(call: Call, params: SecondsParams) -> TextResult:
+    os.write(2, b"blocking\n")
     time.sleep(params.seconds)
     return TextResult()
 

@@ -12,6 +12,13 @@ export const env = {
   PYTHONPATH: [path("sidecar"), process.env.PYTHONPATH].filter(Boolean).join(delimiter),
 };
 
+/** For programs that take no configuration: loopback all the same. */
+export const loopbackEnv = {
+  ...env,
+  KUKURI_SIDECAR_NET__BIND_V4: "127.0.0.1:0",
+  KUKURI_SIDECAR_NET__BIND_V6: "null",
+};
+
 export const python =
   [path(".venv/bin/python"), path(".venv/Scripts/python.exe")].find(existsSync) ?? "python3";
 

@@ -47,7 +47,7 @@ class JoinSupervisor:
         self._news_at = inf
         self._hurry = TokenBucket(HURRY_PER_S, HURRY_BURST)
         self.neighbors: OrderedSet[EndpointId] = OrderedSet()
-        self.attempts = 0  # times that somebody was asked
+        self.attempts = 0  # of the schedule, even when nobody was known, and for news
         self.state = TopicState.JOINING
 
     @property
@@ -82,7 +82,8 @@ class JoinSupervisor:
                 fresh.append(candidate)
             if by_host:
                 self._named.add(candidate)
-            if (is_fresh or by_host) and not self.neighbors:
+            is_asked = self._is_trying and candidate in self._asked
+            if (is_fresh or by_host) and not self.neighbors and not is_asked:
                 self._news.add(candidate)
         if self._news:
             self._news_at = min(self._news_at, now + self._hurry.wait_s(now))
@@ -134,7 +135,7 @@ class JoinSupervisor:
             self._is_trying = True
             self._until = now + ATTEMPT_TIMEOUT_S
         self._asked |= OrderedSet(chosen)
-        self.attempts += bool(chosen)
+        self.attempts += is_due or bool(chosen)
         if is_due and not chosen:
             self._fail(now)
         return chosen

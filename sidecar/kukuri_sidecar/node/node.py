@@ -12,6 +12,7 @@ from typing import Literal
 import anyio
 from anyio.abc import TaskStatus
 
+from kukuri_sidecar.errors import InvalidConfig
 from kukuri_sidecar.net.clock import wall_ms
 from kukuri_sidecar.net.interfaces import local_addresses
 from kukuri_sidecar.net.quic import QuicConfig, QuicEndpoint, QuicLimits
@@ -175,10 +176,16 @@ class Node:
         return node
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Bind the sockets, then serve until cancelled. ``started`` means bound."""
+        """Bind the sockets, then serve until cancelled. ``started`` means bound.
+
+        Raises InvalidConfig when an address cannot be bound.
+        """
         try:
             async with anyio.create_task_group() as tasks:
-                await tasks.start(self._endpoint.run)
+                try:
+                    await tasks.start(self._endpoint.run)
+                except OSError as exc:
+                    raise _cannot_bind(exc) from exc
                 await tasks.start(self._agenda.run)
                 await tasks.start(self.peers.run)
                 self._look_around()
@@ -280,6 +287,12 @@ def _quic_config(config: Config) -> QuicConfig:
             keep_alive_s=connect.keepalive_interval_ms / 1000,
         ),
     )
+
+
+def _cannot_bind(exc: OSError) -> InvalidConfig:
+    address = str(exc.filename)
+    field_name = "net.bind_v6" if address.startswith("[") else "net.bind_v4"
+    return InvalidConfig(f"{field_name}: {address}: {exc.strerror}", field=field_name, index=None)
 
 
 def _bind(text: str | None, field_name: str) -> SocketAddr | None:

@@ -7,7 +7,7 @@ level; by the time a method that needs the node runs, ``initialize`` has loaded 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Raw
@@ -43,7 +43,7 @@ from kukuri_sidecar.rpc.registry import Call, rpc, table
 
 if TYPE_CHECKING:
     from kukuri_sidecar.node.events import NodeInfo
-    from kukuri_sidecar.node.node import NodeOptions
+    from kukuri_sidecar.node.node import NodeOptions, ShutdownReport
     from kukuri_sidecar.node.peers import PeerInfo
     from kukuri_sidecar.node.topics import TopicInfo
     from kukuri_sidecar.wire.addr import PeerHint
@@ -96,10 +96,14 @@ async def initialize(call: Call, params: api.InitializeParams) -> api.Initialize
 
 
 @rpc("shutdown", early=True)
-async def shutdown(call: Call, params: api.ShutdownParams) -> api.ShutdownResult:
+def shutdown(call: Call, params: api.ShutdownParams) -> Awaitable[api.ShutdownResult]:
     """Leave topics, close connections, stop; the process exits 0 after the answer is written."""
     call.after_answer(call.server.leave)
-    report = await call.server.shutdown(params.deadline_ms / MS_PER_S, call)
+    return _shutdown_result(call, call.server.shutdown(params.deadline_ms / MS_PER_S, call))
+
+
+async def _shutdown_result(call: Call, stopping: Awaitable[ShutdownReport | None]) -> api.ShutdownResult:
+    report = await stopping
     if report is None:
         is_graceful = not call.server.has_node
         return api.ShutdownResult(
@@ -377,7 +381,7 @@ def _topic_info(topic: TopicInfo, lagged: int) -> api.TopicInfo:
         neighbors=[endpoint_id.hex() for endpoint_id in topic.neighbors],
         known_peers=topic.known_peers,
         missing_bootstrap=[endpoint_id.hex() for endpoint_id in topic.missing_bootstrap],
-        remember=False,  # nothing survives a restart yet
+        remember=topic.remember,
         max_payload_bytes=topic.max_payload_bytes,
         join_attempts=topic.join_attempts,
         next_attempt_at_ms=topic.next_attempt_at_ms,

@@ -121,7 +121,7 @@ class Server:
             has_room=lambda: self._outbox.has_room and self._dispatcher.has_room,
             take=self._outbox.take,
             on_end=self._on_link_end,
-            on_pause=self._on_pause,
+            on_stuck=self._on_stuck,
             on_write=self._on_write,
         )
 
@@ -205,14 +205,14 @@ class Server:
         _log.info("node %s runs", node.endpoint_id.short())
         return node
 
-    async def shutdown(self, deadline_s: float, caller: Call) -> ShutdownReport | None:
-        """Refuse new work, cancel what is in flight, stop the node. None: there was no report of it.
+    def shutdown(self, deadline_s: float, caller: Call) -> Awaitable[ShutdownReport | None]:
+        """Refuse new work and cancel what is in flight, at once; then stop the node.
 
-        Call ``leave`` when the answer is queued.
+        None: there was no report of it. Call ``leave`` when the answer is queued.
         """
         self._state = State.SHUTTING_DOWN
         self._dispatcher.cancel_all(but=caller)
-        return await asyncio.shield(self._nodes.stop(deadline_s))
+        return asyncio.shield(self._nodes.stop(deadline_s))
 
     def leave(self) -> None:
         """End the process once the lanes are flushed."""
@@ -287,23 +287,21 @@ class Server:
 
     def _on_end(self) -> None:
         """A reason to end was noticed by some thread. After a hang-up, what the host wrote is read first."""
-        if self._end.reason != HANG_UP or self._link.is_paused:
+        if self._end.reason != HANG_UP or self._link.is_stuck:
             self._is_leaving.set()
 
     def _on_link_end(self, reason: str) -> None:
         self._end.end(reason)
         self._is_leaving.set()
 
-    def _on_pause(self) -> None:
+    def _on_stuck(self) -> None:
         if self._end.reason is not None:
             self._is_leaving.set()
 
     async def _settled(self) -> None:
         """Wait until everything that was read is answered."""
+        await self._link.caught_up.wait()
         await self._dispatcher.idle()
-        while self._link.has_backlog:
-            await self._link.flushed.wait()
-            await self._dispatcher.idle()
 
     async def _until(self, work: Awaitable[object], seconds: float) -> None:
         """Wait for ``work``, at most so long, and not at all for a host that does not read any more."""

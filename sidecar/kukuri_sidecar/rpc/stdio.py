@@ -21,6 +21,7 @@ from kukuri_sidecar.rpc.framing import Fault, Frame, Framer
 
 READ_BYTES = 65_536
 WRITES_PER_TURN = 16  # ours: 1 MiB, then the network gets its turn
+FRAMES_PER_TURN = 200  # ours: 2 ms of pings, for the same reason; one read may hold thousands
 
 
 class Link:
@@ -28,7 +29,7 @@ class Link:
 
     ``receive`` takes a frame and is called only while ``has_room``; ``take`` gives the bytes of the next
     write. What was read but not received yet waits here: at most one read. ``on_end`` tells why nothing more
-    will come or go, ``on_pause`` that reading stops for lack of room, ``on_write`` that bytes were written.
+    will come or go, ``on_stuck`` that reading stops for lack of room, ``on_write`` that bytes were written.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Link:
         has_room: Callable[[], bool],
         take: Callable[[], bytes],
         on_end: Callable[[str], None],
-        on_pause: Callable[[], None],
+        on_stuck: Callable[[], None],
         on_write: Callable[[], None],
     ) -> None:
         self._framer = framer
@@ -47,7 +48,7 @@ class Link:
         self._has_room = has_room
         self._take = take
         self._on_end = on_end
-        self._on_pause = on_pause
+        self._on_stuck = on_stuck
         self._on_write = on_write
         self._loop = asyncio.get_running_loop()
         self._backlog: deque[Frame] = deque()
@@ -55,15 +56,17 @@ class Link:
         self._is_flush_due = False
         self._is_writing = False
         self._is_closed = False
-        self.is_paused = False
+        self._is_paused = False
         self.broken = asyncio.Event()  # nobody reads stdout any more
+        self.caught_up = asyncio.Event()  # everything that was read is received
+        self.caught_up.set()
         self.flushed = asyncio.Event()  # nothing waits to be written
         self.flushed.set()
 
     @property
-    def has_backlog(self) -> bool:
-        """Say whether frames wait that were read already."""
-        return bool(self._backlog)
+    def is_stuck(self) -> bool:
+        """Say whether reading waits for room; then only EndWatch can see the host leave."""
+        return self._is_paused and not self._has_room()
 
     async def start(self, stdin_fd: int, stdout_fd: int) -> None:
         """Begin to read and write."""
@@ -128,22 +131,31 @@ class Link:
         self._advance()
 
     def _advance(self) -> None:
-        while self._backlog and self._has_room():
+        for _ in range(FRAMES_PER_TURN):
+            if not self._backlog or not self._has_room():
+                break
             frame = self._backlog.popleft()
             self._receive(frame)
             if frame is Fault.BROKEN:
                 self._on_end(f"stdin: {frame.value}")
+        else:
+            self.wake()
+        if not self._backlog:
+            self.caught_up.set()
+        else:
+            self.caught_up.clear()
         if self._backlog or not self._has_room():
             self._pause()
-        elif self.is_paused and not self._is_closed and self._transport is not None:
-            self.is_paused = False
+        elif self._is_paused and not self._is_closed and self._transport is not None:
+            self._is_paused = False
             self._transport.resume()
 
     def _pause(self) -> None:
-        if not self.is_paused and self._transport is not None:
-            self.is_paused = True
+        if not self._is_paused and self._transport is not None:
+            self._is_paused = True
             self._transport.pause()
-            self._on_pause()
+        if self.is_stuck:
+            self._on_stuck()
 
 
 class Transport(Protocol):

@@ -47,7 +47,7 @@ from kukuri_sidecar.wire.ids import EndpointId
 TIMER_NUDGE_S = (
     1e-6  # aioquic's loss timer does nothing at its exact deadline and would fire for ever (1.7.2)
 )
-MIN_TIMER_S = 1e-3  # ours: a timer that is due again at once waits this long, so that nothing can spin
+MIN_TIMER_S = 1e-3  # ours: nothing can spin, and the pacer's microseconds become bursts of up to 16 packets
 KEEP_ALIVE_JITTER = 0.2  # D2
 MAX_UNACKED_ACKS = (
     64  # ours: pure ACKs stay on aioquic's record until a packet of ours is acknowledged; so we ping
@@ -249,8 +249,8 @@ class ConnectionCore:
             flight = []  # an address that nobody proved gets no close beyond three times its bytes
         if timer is None:
             timer = inf
-        elif timer <= now and quic.close_event is None:
-            self._table.counters.timer_spins += 1
+        elif timer < now + MIN_TIMER_S and quic.close_event is None:
+            self._table.counters.timer_spins += timer <= now
             timer = now + MIN_TIMER_S
         if self.phase is Phase.HANDSHAKING:
             self.due = min(timer, self._deadline, self._stalls_at)
