@@ -7,7 +7,7 @@ level; by the time a method that needs the node runs, ``initialize`` has loaded 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Raw
@@ -96,9 +96,14 @@ async def initialize(call: Call, params: api.InitializeParams) -> api.Initialize
 
 
 @rpc("shutdown", early=True)
-async def shutdown(call: Call, params: api.ShutdownParams) -> api.ShutdownResult:
+def shutdown(call: Call, params: api.ShutdownParams) -> Awaitable[api.ShutdownResult]:
     """Leave topics, close connections, stop; the process exits 0 after the answer is written."""
+    call.server.refuse_from_now_on()  # at once: what was sent behind this request is not served any more
     call.after_answer(call.server.leave)
+    return _shutdown(call, params)
+
+
+async def _shutdown(call: Call, params: api.ShutdownParams) -> api.ShutdownResult:
     report = await call.server.shutdown(params.deadline_ms / MS_PER_S, call)
     if report is None:
         is_graceful = not call.server.has_node

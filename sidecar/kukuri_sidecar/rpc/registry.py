@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import msgspec
 from msgspec import Raw, Struct
@@ -63,7 +63,9 @@ class Method:
         self.errors = errors
         self.early = early
         self.params: type[Struct] = after_call[0].annotation if after_call else NoParams
-        self.result: Any = signature.return_annotation  # Any: a Struct type, or Raw for JSON made elsewhere
+        result = signature.return_annotation
+        # Any: a Struct type, or Raw for JSON made elsewhere
+        self.result: Any = get_args(result)[0] if get_origin(result) is Awaitable else result
         self.doc = inspect.cleandoc(handler.__doc__ or "")
         self._takes_params = bool(after_call)
 

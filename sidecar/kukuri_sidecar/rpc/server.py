@@ -187,6 +187,8 @@ class Server:
 
         ``make_options`` runs when the node's modules may be imported.
         """
+        if self._state is State.SHUTTING_DOWN:
+            raise ShuttingDown("the process is on its way out")
         if self._state is not State.UNINITIALIZED:
             raise AlreadyInitialized("the node runs already")
         self._state = State.INITIALIZING
@@ -205,12 +207,15 @@ class Server:
         _log.info("node %s runs", node.endpoint_id.short())
         return node
 
-    async def shutdown(self, deadline_s: float, caller: Call) -> ShutdownReport | None:
-        """Refuse new work, cancel what is in flight, stop the node. None: there was no report of it.
-
-        Call ``leave`` when the answer is queued.
-        """
+    def refuse_from_now_on(self) -> None:
+        """Serve nothing but `ping` any more."""
         self._state = State.SHUTTING_DOWN
+
+    async def shutdown(self, deadline_s: float, caller: Call) -> ShutdownReport | None:
+        """Cancel what is in flight, stop the node; None when there was no report of it.
+
+        Call ``refuse_from_now_on`` before and ``leave`` when the answer is queued.
+        """
         self._dispatcher.cancel_all(but=caller)
         return await asyncio.shield(self._nodes.stop(deadline_s))
 
