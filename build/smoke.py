@@ -1,4 +1,4 @@
-"""Start a frozen binary: its self-test, and one short conversation. Exits 1 with a reason when it does not answer."""
+"""Start a frozen binary: its self-test, then one short conversation. Exits 1 with a reason on silence."""
 
 import json
 import subprocess

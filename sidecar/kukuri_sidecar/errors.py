@@ -219,6 +219,24 @@ class Offline(TransportError):
     kind, code, retryable = "offline", 1204, True
 
 
+class UdpBlocked(TransportError):
+    """A local firewall refuses our datagrams."""
+
+    kind, code = "udp_blocked", 1205
+
+
+class RelayUnavailable(TransportError):
+    """The relay at ``url`` does not serve us; ``reason`` says why."""
+
+    kind, code, retryable = "relay_unavailable", 1206, True
+
+
+class DnsFailure(TransportError):
+    """A DNS ``server`` did not answer, or badly; ``reason`` says how."""
+
+    kind, code, retryable = "dns_failure", 1207, True
+
+
 # --- 13xx: topics --------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 
 import anyio
 import pytest
+
 from peers.peer import RustPeer, payloads, rust_peer
 from peers.sidecar import Sidecar, node
 
@@ -127,9 +128,7 @@ async def test_a_rust_node_leaves_returns_and_is_killed() -> None:
             assert (await ours.wait_messages(TOPIC, 1)) == [b"back again"]
             rust.process.kill()
             # QUIC notices silence after its idle time (15 s dead_after of the contract, plus a heartbeat).
-            await ours.wait(
-                "topic.neighbor_down", 40, endpoint_id=rust.endpoint_id, reason="connection_lost"
-            )
+            await ours.wait("topic.neighbor_down", 40, endpoint_id=rust.endpoint_id, reason="connection_lost")
             await ours.wait("peer.state", endpoint_id=rust.endpoint_id, state="disconnected")
         async with rust_peer(secret_hex=secret) as again:
             await again.join(TOPIC, [ours.address])

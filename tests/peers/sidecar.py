@@ -37,6 +37,7 @@ class RpcError(Exception):
         super().__init__(f"{error['code']} {error['message']} {error.get('data')}")
         self.code: int = error["code"]
         self.kind: str = error["data"]["kind"]
+        self.is_retryable: bool = error["data"]["retryable"]
         self.details: Json = error["data"]["details"]
 
 
@@ -52,7 +53,9 @@ def command(frozen: bool = False) -> list[str]:
 
 
 @asynccontextmanager
-async def sidecar(*arguments: str, frozen: bool = False, env: dict[str, str] | None = None) -> AsyncIterator["Sidecar"]:
+async def sidecar(
+    *arguments: str, frozen: bool = False, env: dict[str, str] | None = None
+) -> AsyncIterator["Sidecar"]:
     """Start a sidecar; at the end close its stdin and see it leave by itself."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "sidecar"), **(env or {})}
     process = await anyio.open_process([*command(frozen), *arguments], env=environment)
@@ -76,7 +79,9 @@ async def sidecar(*arguments: str, frozen: bool = False, env: dict[str, str] | N
 
 
 @asynccontextmanager
-async def node(*, frozen: bool = False, config: Json | None = None, **options: Any) -> AsyncIterator["Sidecar"]:
+async def node(
+    *, frozen: bool = False, config: Json | None = None, **options: Any
+) -> AsyncIterator["Sidecar"]:
     """Start a sidecar with all events subscribed and an ephemeral node on loopback."""
     async with sidecar(frozen=frozen) as host:
         await host.initialize(config=config, **options)
@@ -93,7 +98,7 @@ class Sidecar:
     log: list[str] = field(default_factory=list)
     last_seq: int = 0
     _untaken: list[Json] = field(default_factory=list)
-    _answers: dict[int, Json] = field(default_factory=dict)
+    _answers: dict[int | None, Json] = field(default_factory=dict)
     _changed: anyio.Event = field(default_factory=anyio.Event)
     _last_id: int = 0
 
@@ -131,7 +136,7 @@ class Sidecar:
         assert self.process.stdin is not None
         await self.process.stdin.send(data)
 
-    async def answer(self, request_id: int, timeout_s: float = DEADLINE_S) -> Json:
+    async def answer(self, request_id: int | None, timeout_s: float = DEADLINE_S) -> Json:
         await self._until(lambda: request_id in self._answers, f"answer to {request_id}", timeout_s)
         answer = self._answers.pop(request_id)
         if "error" in answer:

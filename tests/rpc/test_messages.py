@@ -118,7 +118,7 @@ def test_answers_keep_the_form_of_the_contract() -> None:
             "data": {
                 "kind": "no_neighbors",
                 "retryable": True,
-                "details": {"state": "isolated", "at": ["::1", 5], "next_attempt_at_ms": None},
+                "details": {"state": "isolated", "at": "[::1]:5", "next_attempt_at_ms": None},
             },
         },
     }

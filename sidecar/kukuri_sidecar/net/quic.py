@@ -53,6 +53,10 @@ __all__ = [
 ANY_V4 = SocketAddr("0.0.0.0", 0)  # noqa: S104  every interface: that is what a peer is for
 
 
+STALL_S = 0.2  # architecture.md section 7: a lag of our own beyond which peers get the benefit of the doubt
+MAX_DRAIN_BATCHES = 32  # ours: about what a 2 MiB socket buffer holds
+
+
 class ConnectionUser(Protocol):
     """Who a connection belongs to. Called on the loop, synchronously; must not block and must not raise."""
 
@@ -334,10 +338,20 @@ class QuicEndpoint:
             self._earlier = anyio.Event()
             with anyio.CancelScope(deadline=self._armed):
                 await self._earlier.wait()
-            now = anyio.current_time()
-            if now >= self._core.deadline():
-                self._core.on_deadline(now)
-                self._pump(now)
+            self._on_time(anyio.current_time())
+
+    def _on_time(self, now: float) -> None:
+        if now >= self._armed + STALL_S:
+            # We were late ourselves (busy, suspended): hear what the peers said before judging them.
+            for udp in () if self._sockets is None else self._sockets.sockets:
+                for _ in range(MAX_DRAIN_BATCHES):
+                    batch = udp.drain()
+                    if not batch:
+                        break
+                    self._on_batch(batch)
+        if now >= self._core.deadline():
+            self._core.on_deadline(now)
+            self._pump(now)
 
     def _pump(self, now: float) -> None:
         """Tell the users what happened and send what is due, until nothing is left of either."""

@@ -43,7 +43,7 @@ class UdpSocket:
     """One bound socket."""
 
     def __init__(self, bind: SocketAddr, counters: UdpCounters) -> None:
-        """Bind at once; OSError when the address is taken or not ours."""
+        """Bind at once; OSError with the address as ``filename`` when it is taken or not ours."""
         self._counters = counters
         self._socket = socket.socket(socket.AF_INET6 if bind.is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
         try:
@@ -53,9 +53,9 @@ class UdpSocket:
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 self._socket.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
             self._socket.bind((bind.host, bind.port))
-        except BaseException:
+        except OSError as exc:
             self._socket.close()
-            raise
+            raise OSError(exc.errno, exc.strerror, str(bind)) from exc
         host, port = self._socket.getsockname()[:2]
         self.address = SocketAddr(host, port)
 
@@ -101,9 +101,9 @@ class UdpSocket:
         """Send one datagram; return 0, or the error number. A full buffer drops, as UDP may."""
         try:
             self._socket.sendto(data, address)
-        except (BlockingIOError, InterruptedError):
+        except (BlockingIOError, InterruptedError) as exc:
             self._counters.send_full += 1
-            return errno.EAGAIN
+            return exc.errno or errno.EAGAIN
         except OSError as exc:
             self._counters.send_failed += 1
             return exc.errno or errno.EIO

@@ -45,5 +45,7 @@ class Agenda:
             self._wake = anyio.Event()
             self._armed = -inf  # what is booked while we call out is looked at before we sleep again
             now = anyio.current_time()
-            while (key := self._timers.pop_due(now)) is not None:
+            for _ in range(len(self._timers)):  # who books itself for now again comes after the other tasks
+                if (key := self._timers.pop_due(now)) is None:
+                    break
                 self._actions.pop(key)(now)

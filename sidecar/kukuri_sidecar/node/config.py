@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+from functools import cache
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,6 +20,7 @@ from kukuri_sidecar.wire.ticket import parse_peer
 
 ENV_PREFIX = "KUKURI_SIDECAR_"
 MAX_BOOTSTRAP_PEERS = 64
+MAX_SHOWN_CHARS = 64  # of an unknown key in an error or a warning
 
 Mode = Literal["raw", "auto", "signed"]
 
@@ -99,6 +101,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         list[str],
         Meta(max_length=MAX_BOOTSTRAP_PEERS, description="peers to dial at the start, for every topic"),
     ] = []
+    persist_peers: Annotated[
+        bool, Meta(description="remember up to 1024 peers for 30 days, and the topics that ask for it")
+    ] = True
     max_peers: Annotated[int, Meta(ge=1, le=200, description="connected peers at once")] = 50
     net: NetConfig = NetConfig()
     connect: ConnectConfig = ConnectConfig()
@@ -124,17 +129,20 @@ def resolve(layers: Mapping[str, Layer]) -> Effective:
 
     Raises InvalidConfig with ``field`` and ``index``; nothing is half applied.
     """
-    merged: dict[str, object] = {}
+    flat: dict[str, object] = {}
     origins: dict[str, str] = {}
     for name, layer in layers.items():
-        for field, value in _leaves(layer):
-            _put(merged, field, value)
+        for field, value, annotation in _entries(layer, _schema(), ""):
+            if annotation is None or isinstance(annotation, dict):
+                problem = "unknown field" if annotation is None else "an object expected"
+                raise InvalidConfig(f"{field}: {problem} ({name})", field=field, index=None)
+            flat[field] = value
             origins[field] = name
-    try:
-        config = msgspec.convert(merged, Config)
-    except msgspec.ValidationError as exc:
-        field, index, reason = _where(str(exc))
-        raise InvalidConfig(f"{field}: {reason}", field=field, index=index) from None
+    merged: dict[str, object] = {}
+    for field, value in flat.items():
+        _check_type(field, value, origins[field])
+        _put(merged, field, value)
+    config = msgspec.convert(merged, Config)
     _check_meaning(config)
     locked = tuple(field for field, origin in origins.items() if origin == "env")
     return Effective(config, origins, locked)
@@ -147,29 +155,48 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Layer, tuple[str, ...]
     """
     layer: dict[str, object] = {}
     unknown = []
-    fields = dict(_fields(Config, ""))
+    variables = {ENV_PREFIX + field.upper().replace(".", "__"): field for field in _leaves()}
     for variable, text in sorted(environ.items()):
-        if not variable.startswith(ENV_PREFIX) or variable == ENV_PREFIX + "BIN":
-            continue
-        field = variable.removeprefix(ENV_PREFIX).lower().replace("__", ".")
-        if field in fields:
-            _put(layer, field, _parse(text, fields[field]))
-        else:
-            unknown.append(variable)
+        if field := variables.get(variable):
+            _put(layer, field, _parse(text, _leaves()[field]))
+        elif variable.startswith(ENV_PREFIX) and variable != ENV_PREFIX + "BIN":
+            unknown.append(_shown(variable))
     return layer, tuple(unknown)
+
+
+def from_file(data: bytes, name: str) -> tuple[Layer, tuple[str, ...]]:
+    """Parse a configuration file; return the known values and the dotted names of the others.
+
+    Raises InvalidConfig with the file's ``name`` as ``field`` when it holds no JSON object.
+    """
+    try:
+        layer = msgspec.json.decode(data, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise InvalidConfig(f"{name} is no JSON object: {exc}", field=name, index=None) from None
+    return drop_unknown(layer)
 
 
 def drop_unknown(layer: Layer) -> tuple[Layer, tuple[str, ...]]:
     """Split a file's values into the known ones and the dotted names of the others."""
     known: dict[str, object] = {}
     unknown = []
-    fields = dict(_fields(Config, ""))
-    for field, value in _leaves(layer):
-        if field in fields:
-            _put(known, field, value)
-        else:
+    for field, value, annotation in _entries(layer, _schema(), ""):
+        if annotation is None:
             unknown.append(field)
+        else:
+            _put(known, field, value)
     return known, tuple(unknown)
+
+
+def _check_type(field: str, value: object, origin: str) -> None:
+    annotation = _leaves()[field]
+    try:
+        msgspec.convert(value, annotation)
+    except (msgspec.ValidationError, UnicodeEncodeError) as exc:  # env: bytes that are no text
+        item = re.search(r" - at `\$\[(\d+)\]`$", str(exc))
+        index = int(item[1]) if item else None
+        expected = f"{field}[{index}]: a string" if item else f"{field}: {_allowed(annotation)}"
+        raise InvalidConfig(f"{expected} expected ({origin})", field=field, index=index) from None
 
 
 def _check_meaning(config: Config) -> None:
@@ -214,37 +241,78 @@ def parse_bind(text: str, field: str) -> SocketAddr:
     return SocketAddr(address.host, 0) if zero else address
 
 
-def _leaves(layer: Layer, prefix: str = "") -> Iterator[tuple[str, object]]:
+# --- the shape of a configuration ----------------------------------------------------------------------
+
+_Schema = dict[str, Any]  # field -> its annotation, or the schema of a group; Any: annotations have no type
+
+
+@cache
+def _schema(struct: type[Struct] = Config) -> _Schema:
+    return {
+        name: _schema(annotation)
+        if isinstance(annotation, type) and issubclass(annotation, Struct)
+        else annotation
+        for name, annotation in get_type_hints(struct, include_extras=True).items()
+    }
+
+
+@cache
+def _leaves() -> dict[str, Any]:
+    """Return the annotation of every dotted field."""
+
+    def walk(schema: _Schema, prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, annotation in schema.items():
+            if isinstance(annotation, dict):
+                yield from walk(annotation, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", annotation
+
+    return dict(walk(_schema(), ""))
+
+
+def _entries(layer: Layer, schema: _Schema, prefix: str) -> Iterator[tuple[str, object, Any]]:
+    """Yield (dotted name, value, annotation) of what ``layer`` sets; the annotation of the unknown is None.
+
+    Goes no deeper than the schema, whatever the layer holds. A group that is no object comes as it is, with
+    its schema.
+    """
     for key, value in layer.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+        annotation = schema.get(key)
+        if isinstance(annotation, dict) and isinstance(value, Mapping):
+            yield from _entries(value, annotation, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value
+            yield f"{prefix}{_shown(key)}", value, annotation
 
 
 def _put(target: dict[str, object], field: str, value: object) -> None:
     *groups, leaf = field.split(".")
     for group in groups:
-        inner = target.setdefault(group, {})
-        if not isinstance(inner, dict):
-            raise InvalidConfig(f"{group}: an object is expected", field=group, index=None)
-        target = inner
+        target = cast("dict[str, object]", target.setdefault(group, {}))
     target[leaf] = value
 
 
-def _fields(struct: type[Struct], prefix: str) -> Iterator[tuple[str, object]]:
-    """Yield (dotted name, annotation) of every leaf field."""
-    for name, annotation in get_type_hints(struct, include_extras=True).items():
-        if isinstance(annotation, type) and issubclass(annotation, Struct):
-            yield from _fields(annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", annotation
+def _shown(name: str) -> str:
+    """Return a stranger's name so that it can stand in a message: short, and encodable in every case."""
+    return name[:MAX_SHOWN_CHARS].encode("utf-8", "backslashreplace").decode()
 
 
-def _parse(text: str, annotation: object) -> object:
-    """Turn an environment value into what JSON would have held; the types check it afterwards."""
+def _allowed(annotation: Any) -> str:
+    """Say in words which values a field takes."""
+    meta = Meta()
     if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+        annotation, meta = get_args(annotation)[:2]
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(get_args(annotation))
+    if get_origin(annotation) is list:
+        return f"a list of at most {meta.max_length} strings"
+    if annotation is int:
+        return f"a whole number from {meta.ge} to {meta.le}"
+    return "true or false" if annotation is bool else "a string or null"
+
+
+def _parse(text: str, annotation: Any) -> object:
+    """Turn an environment value into what JSON would have held; the types check it afterwards."""
+    annotation = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     if get_origin(annotation) is list:
         return [item.strip() for item in text.split(",") if item.strip()]
     if text == "null" and type(None) in get_args(annotation):
@@ -254,16 +322,3 @@ def _parse(text: str, annotation: object) -> object:
     if annotation is bool and text in ("true", "false"):
         return text == "true"
     return text
-
-
-_PATH = re.compile(r"^(?P<reason>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
-
-
-def _where(message: str) -> tuple[str, int | None, str]:
-    """Split msgspec's message into dotted field, list index and reason."""
-    match = _PATH.match(message)
-    path, reason = (match["path"] or "", match["reason"]) if match else ("", message)
-    if unknown := re.search(r"unknown field `([^`]*)`", reason):
-        path = f"{path}.{unknown[1]}".lstrip(".")
-    index = re.search(r"\[(\d+)\]", path)
-    return path.split("[")[0], int(index[1]) if index else None, reason

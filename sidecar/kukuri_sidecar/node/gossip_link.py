@@ -11,6 +11,7 @@ from typing import Protocol
 
 from kukuri_sidecar.errors import DecodeError, LimitReached
 from kukuri_sidecar.net.quic import Connection, ConnectionLost
+from kukuri_sidecar.node.publishing import Receipt
 from kukuri_sidecar.wire.gossip_messages import MIN_MAX_MESSAGE_BYTES, FrameReader, stream_header
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
@@ -33,20 +34,6 @@ class LinkOwner(Protocol):
 
     def link_closed(self, link: GossipLink, reason: ConnectionLost) -> None:
         """The connection is gone; exactly once."""
-
-
-@dataclass
-class Receipt:
-    """Counts the neighbours that acknowledged one message on QUIC level."""
-
-    on_change: Callable[[Receipt], None]
-    sent_to: int = 0
-    acked_by: int = 0
-
-    def note_ack(self) -> None:
-        """One more neighbour has every byte of the message."""
-        self.acked_by += 1
-        self.on_change(self)
 
 
 @dataclass
@@ -164,7 +151,7 @@ class GossipLink:
             self._owner.frames(self, reader.topic_id, bodies)
             self._reading = None
         if reader.failure:
-            # Stopping the stream would cost a Rust peer its whole send half for good (U7): start over instead.
+            # Stopping only the stream would cost a Rust peer its whole send half (U7): start over instead.
             connection.close(BAD_FRAME_CODE, f"bad frame: {reader.failure.reason}")
         if end:
             self._ended(stream_id)

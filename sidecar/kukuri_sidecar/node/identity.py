@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from typing import Literal
+from contextlib import suppress
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -19,10 +20,19 @@ SEED_BYTES = 32
 
 Origin = Literal["loaded", "created", "host", "ephemeral"]
 
+_FileT = TypeVar("_FileT", bound=msgspec.Struct)
+
 
 class _IdentityFile(msgspec.Struct, forbid_unknown_fields=True):
     version: int
     secret_key_hex: str
+
+    def __repr__(self) -> str:
+        return f"_IdentityFile(version={self.version})"  # tracebacks with locals never show the secret
+
+
+class _AnyVersion(msgspec.Struct):
+    version: int
 
 
 def from_profile(profile: Profile) -> tuple[SecretKey, Origin]:
@@ -30,25 +40,33 @@ def from_profile(profile: Profile) -> tuple[SecretKey, Origin]:
 
     Raises IdentityCorrupt, and never replaces a file that is there: a silent new key would be a new person.
     """
-    data = profile.read(IDENTITY_FILE)
-    if data is None:
+    found = profile.read_with_status(IDENTITY_FILE)
+    if found is None:
         secret = SecretKey(os.urandom(SEED_BYTES))
         file = _IdentityFile(version=IDENTITY_VERSION, secret_key_hex=secret.seed.hex())
         profile.write(IDENTITY_FILE, msgspec.json.encode(file) + b"\n")
         return secret, "created"
-    if sys.platform != "win32":
-        status = (profile.path / IDENTITY_FILE).stat()
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-            raise IdentityCorrupt(f"{IDENTITY_FILE} must belong to us and be closed to others (mode 0600)")
+    data, status = found
+    if sys.platform != "win32" and (status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077):
+        raise IdentityCorrupt(f"{IDENTITY_FILE} must belong to us and be closed to others (mode 0600)")
+    loaded = _decode(data, _IdentityFile)
+    if loaded is not None and loaded.version == IDENTITY_VERSION:
+        with suppress(ValueError):
+            return SecretKey(bytes.fromhex(loaded.secret_key_hex)), "loaded"
+    # No exception is under way here: its text, or a traceback's locals, might quote the secret.
+    any_version = _decode(data, _AnyVersion)
+    if any_version is not None and any_version.version != IDENTITY_VERSION:
+        raise IdentityCorrupt(f"{IDENTITY_FILE} has version {any_version.version}; this release reads only 1")
+    raise IdentityCorrupt(
+        f"{IDENTITY_FILE} is damaged; restore it from a backup, or move it away to become a new endpoint"
+    )
+
+
+def _decode(data: bytes, type_: type[_FileT]) -> _FileT | None:
     try:
-        file = msgspec.json.decode(data, type=_IdentityFile)
-        if file.version != IDENTITY_VERSION:
-            raise ValueError("unknown version")
-        return SecretKey(bytes.fromhex(file.secret_key_hex)), "loaded"
-    except (ValueError, msgspec.MsgspecError):
-        raise IdentityCorrupt(
-            f"{IDENTITY_FILE} is damaged; restore it from a backup, or move it away to become a new endpoint"
-        ) from None  # the cause's text might quote the secret
+        return msgspec.json.decode(data, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def choose(seed: bytes | None, profile: Profile | None) -> tuple[SecretKey, Origin]:

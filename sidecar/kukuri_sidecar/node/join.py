@@ -64,6 +64,11 @@ class JoinSupervisor:
             self._trying = False
         return fresh
 
+    def retry(self, now: float) -> None:
+        """There is news about a known candidate: an isolated topic tries at once."""
+        if not self.neighbors and not self._trying:
+            self.deadline = now
+
     def neighbor_up(self, peer: EndpointId) -> None:
         """Note a neighbour; it is remembered as a candidate for worse times."""
         self.neighbors.add(peer)

@@ -6,15 +6,18 @@ Not here: the identity.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, TypeVar
 
+import anyio
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from kukuri_sidecar.errors import DecodeError, StorageError
+from kukuri_sidecar.node.envelopes import Mode
 from kukuri_sidecar.node.profile import Profile
-from kukuri_sidecar.wire.addr import HostPort, split_host_port
+from kukuri_sidecar.wire.addr import HostPort
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
 TOPICS_FILE = "topics.json"
@@ -23,8 +26,10 @@ VERSION = 1
 MAX_TOPICS = 1024  # the most that limits.topics allows
 MAX_PEERS = 1024  # api.md section 6: persist_peers
 MAX_PEER_AGE_MS = 30 * 24 * 3600 * 1000
-MAX_PEERS_PER_TOPIC = 64
-MAX_HOSTS_PER_PEER = 8
+MAX_MEMBERS_PER_TOPIC = 64
+SAVE_INTERVAL_S = 5.0  # what a crash may forget; a write happens only after a change
+
+_log = logging.getLogger(__name__)
 
 
 class RememberedTopic(Struct, frozen=True):
@@ -32,8 +37,8 @@ class RememberedTopic(Struct, frozen=True):
 
     topic_id: str
     name: str | None
-    mode: str
-    max_message_bytes: int
+    mode: Mode
+    max_message_bytes: Annotated[int, Meta(ge=512, le=1_048_576)]
     members: list[str] = []
 
     @property
@@ -44,14 +49,14 @@ class RememberedTopic(Struct, frozen=True):
     @property
     def member_ids(self) -> tuple[EndpointId, ...]:
         """The members; DecodeError when the file holds something else."""
-        return tuple(EndpointId.from_hex(member) for member in self.members[:MAX_PEERS_PER_TOPIC])
+        return tuple(EndpointId.from_hex(member) for member in self.members[:MAX_MEMBERS_PER_TOPIC])
 
 
 class RememberedPeer(Struct, frozen=True):
-    """A peer that proved its identity at ``hosts``, the last time at ``seen_ms`` (Unix)."""
+    """A peer that proved its identity at ``host``, the last time at ``seen_ms`` (Unix)."""
 
     endpoint_id: str
-    hosts: list[str]
+    host: str
     seen_ms: int
 
     @property
@@ -60,9 +65,9 @@ class RememberedPeer(Struct, frozen=True):
         return EndpointId.from_hex(self.endpoint_id)
 
     @property
-    def places(self) -> tuple[HostPort, ...]:
-        """The places, in order; DecodeError when the file holds something else."""
-        return tuple(HostPort(*split_host_port(host)) for host in self.hosts[:MAX_HOSTS_PER_PEER])
+    def place(self) -> HostPort:
+        """Where it was met; DecodeError when the file holds something else."""
+        return HostPort.parse(self.host)
 
 
 class _TopicsFile(Struct):
@@ -97,7 +102,7 @@ class Memory:
         """Return the remembered peers of the last 30 days; none, and a warning, when the file is damaged."""
         file = self._load(PEERS_FILE, _PeersFile)
         peers = [peer for peer in file.peers if now_ms - peer.seen_ms < MAX_PEER_AGE_MS] if file else []
-        return self._sound(PEERS_FILE, peers[:MAX_PEERS], lambda peer: (peer.id, peer.places))
+        return self._sound(PEERS_FILE, peers[:MAX_PEERS], lambda peer: (peer.id, peer.place))
 
     def save_topics(self, topics: Iterable[RememberedTopic]) -> None:
         """Replace the remembered topics; StorageError when the disk refuses."""
@@ -141,3 +146,35 @@ class Memory:
         if self._written.get(name) != data:
             self._profile.write(name, data)
             self._written[name] = data
+
+
+class Keeper:
+    """Saves what changed every few seconds and at the end. A disk that refuses is logged, never fatal."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        topics: Callable[[], Sequence[RememberedTopic]],
+        peers: Callable[[], Sequence[RememberedPeer]],
+    ) -> None:
+        self._memory = memory
+        self._topics = topics
+        self._peers = peers
+
+    async def run(self) -> None:
+        """Save now and then, until cancelled."""
+        while True:
+            await anyio.sleep(SAVE_INTERVAL_S)
+            await self.save()
+
+    async def save(self) -> None:
+        """Write both files if they changed."""
+        topics, peers = self._topics(), self._peers()  # on the loop: the thread sees lists nobody changes
+        try:
+            await anyio.to_thread.run_sync(self._write, topics, peers)
+        except StorageError as exc:
+            _log.warning("%s", exc.message)
+
+    def _write(self, topics: Sequence[RememberedTopic], peers: Sequence[RememberedPeer]) -> None:
+        self._memory.save_topics(topics)
+        self._memory.save_peers(peers)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import SystemRandom
 from typing import Literal
 
 import anyio
-import msgspec
 from anyio.abc import TaskStatus
 
 from kukuri_sidecar.errors import InvalidConfig
@@ -19,9 +19,18 @@ from kukuri_sidecar.net.quic import QuicConfig, QuicEndpoint, QuicLimits
 from kukuri_sidecar.node import identity
 from kukuri_sidecar.node.address_book import AddressBook
 from kukuri_sidecar.node.agenda import Agenda
-from kukuri_sidecar.node.config import Config, Layer, drop_unknown, from_environment, parse_bind, resolve
+from kukuri_sidecar.node.config import (
+    Config,
+    Layer,
+    drop_unknown,
+    from_environment,
+    from_file,
+    parse_bind,
+    resolve,
+)
 from kukuri_sidecar.node.envelopes import Envelopes
 from kukuri_sidecar.node.events import Emit, NodeChanged, NodeInfo
+from kukuri_sidecar.node.memory import Keeper, Memory, RememberedPeer, RememberedTopic
 from kukuri_sidecar.node.own_addresses import online, own_addresses
 from kukuri_sidecar.node.peers import Peers
 from kukuri_sidecar.node.profile import Profile, default_data_dir
@@ -57,7 +66,7 @@ class Opened:
     identity: identity.Origin
     locked: tuple[str, ...]
     warnings: tuple[str, ...]
-    restored_topics: int = 0
+    restored_topics: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +83,30 @@ class Node:
     """One endpoint with its topics. ``open`` touches the disk only, ``run`` the network."""
 
     def __init__(
-        self, secret: SecretKey, config: Config, opened: Opened, profile: Profile | None, emit: Emit
+        self,
+        secret: SecretKey,
+        config: Config,
+        emit: Emit,
+        *,
+        opened: Opened,
+        profile: Profile | None,
+        memory: Memory | None,
+        remembered: Sequence[RememberedTopic],
     ) -> None:
         self.endpoint_id: EndpointId = secret.endpoint_id
         self.config = config
         self.opened = opened
         self._profile = profile
+        self._remembered = remembered
         self._emit = emit
         rng = SystemRandom()
         self._agenda = Agenda()
+        self._book = AddressBook()
         self.peers = Peers(
             own_id=self.endpoint_id,
             alpn=GOSSIP_ALPN,
             config=config,
-            book=AddressBook(),
+            book=self._book,
             emit=emit,
             rng=rng,
             wall_ms=wall_ms,
@@ -109,6 +128,7 @@ class Node:
         )
         swarm = self.topics.swarm
         self.peers.wire(self._endpoint, swarm.user_for, swarm.unreachable, self.topics.topics_of)
+        self._keeper = Keeper(memory, self.topics.remembered, self._met_peers) if memory else None
         self._interfaces: tuple[str, ...] = ()
         self._shown: NodeInfo | None = None
 
@@ -138,14 +158,34 @@ class Node:
         warnings += [f"environment: {name} names no configuration field" for name in strangers]
         effective = resolve({"bundle": bundle, "user": user, "host": options.config, "env": env})
         secret, origin = identity.choose(options.secret_key_seed, profile)
-        opened = Opened(origin, effective.locked, tuple(warnings))
-        return cls(secret, effective.config, opened, profile, emit)
+        memory = Memory(profile) if profile and effective.config.persist_peers else None
+        topics = memory.topics() if memory else []
+        peers = memory.peers(wall_ms()) if memory else []
+        warnings += memory.warnings if memory else []
+        node = cls(
+            secret,
+            effective.config,
+            emit,
+            opened=Opened(origin, effective.locked, tuple(warnings), len(topics)),
+            profile=profile,
+            memory=memory,
+            remembered=topics,
+        )
+        for peer in peers:
+            node._book.prove(peer.id, peer.place, peer.seen_ms)
+        return node
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Bind the sockets, then serve until cancelled. ``started`` means bound."""
+        """Bind the sockets, then serve until cancelled. ``started`` means bound.
+
+        Raises InvalidConfig when an address cannot be bound.
+        """
         try:
             async with anyio.create_task_group() as tasks:
-                await tasks.start(self._endpoint.run)
+                try:
+                    await tasks.start(self._endpoint.run)
+                except OSError as exc:
+                    raise _cannot_bind(exc) from exc
                 await tasks.start(self._agenda.run)
                 await tasks.start(self.peers.run)
                 self._look_around()
@@ -154,6 +194,10 @@ class Node:
                     hint = parse_peer(text)
                     self.peers.learn(hint, "bootstrap")
                     self.peers.want(hint.endpoint_id)
+                for topic in self._remembered:
+                    await self.topics.restore(topic)
+                if self._keeper:
+                    tasks.start_soon(self._keeper.run)
                 task_status.started()
         finally:
             if self._profile:
@@ -162,6 +206,8 @@ class Node:
     async def shutdown(self, deadline_s: float) -> ShutdownReport:
         """Leave the topics, wait for the acknowledgements, close the connections; at most ``deadline_s``."""
         deadline = anyio.current_time() + deadline_s
+        if self._keeper:
+            await self._keeper.save()
         unsent = sum(self.topics.queued_messages)
         left = self.topics.leave_all()
         with anyio.CancelScope(deadline=deadline - CLOSE_GRACE_S):
@@ -196,6 +242,12 @@ class Node:
             return f"{self.endpoint_id.hex()}@{HostPort(*direct[0])}", None
         return encode_ticket(EndpointAddr(self.endpoint_id, tuple(direct))), None
 
+    def _met_peers(self) -> list[RememberedPeer]:
+        return [
+            RememberedPeer(endpoint_id.hex(), str(place), seen_ms)
+            for endpoint_id, place, seen_ms in self._book.proven()
+        ]
+
     async def _watch_addresses(self) -> None:
         while True:
             await anyio.sleep(WATCH_INTERVAL_S)
@@ -217,13 +269,7 @@ def _user_layer(profile: Profile | None) -> tuple[Layer, list[str]]:
     data = profile.read(CONFIG_FILE) if profile else None
     if data is None:
         return {}, []
-    try:
-        values = msgspec.json.decode(data, type=dict[str, object])
-    except msgspec.MsgspecError as exc:
-        raise InvalidConfig(
-            f"{CONFIG_FILE} is no JSON object: {exc}", field=CONFIG_FILE, index=None
-        ) from None
-    known, unknown = drop_unknown(values)
+    known, unknown = from_file(data, CONFIG_FILE)
     return known, [f"{CONFIG_FILE}: unknown key {name} ignored" for name in unknown]
 
 
@@ -241,6 +287,12 @@ def _quic_config(config: Config) -> QuicConfig:
             keep_alive_s=connect.keepalive_interval_ms / 1000,
         ),
     )
+
+
+def _cannot_bind(exc: OSError) -> InvalidConfig:
+    address = str(exc.filename)
+    field_name = "net.bind_v6" if address.startswith("[") else "net.bind_v4"
+    return InvalidConfig(f"{field_name}: {address}: {exc.strerror}", field=field_name, index=None)
 
 
 def _bind(text: str | None, field_name: str) -> SocketAddr | None:

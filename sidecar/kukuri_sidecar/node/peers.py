@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from kukuri_sidecar.errors import (
     DialTimeout,
+    DnsFailure,
     InvalidPeer,
     LimitReached,
     NoAddresses,
@@ -150,15 +151,22 @@ class Peers:
         peer = self._peers.get(endpoint_id)
         return peer.last_error if peer else None
 
-    def learn(self, hint: PeerHint, origin: str) -> None:
-        """Take a hint about where a peer is. News about an unreachable peer lift its back-off."""
+    def learn(self, hint: PeerHint, origin: str) -> bool:
+        """Take a hint about where a peer is; say whether it holds an address that was unknown.
+
+        News lift the peer's back-off and join a dial that is under way.
+        """
         if hint.endpoint_id == self._own_id:
-            return
+            return False
         before = self._book.hosts(hint.endpoint_id)
         self._book.learn(hint.endpoint_id, hint.hosts, origin)
+        fresh = [host for host in self._book.hosts(hint.endpoint_id) if host not in before]
         peer = self._peers.get(hint.endpoint_id)
-        if peer and set(self._book.hosts(hint.endpoint_id)) - set(before):
+        if fresh and peer:
             peer.retry_at = -inf
+            if peer.dial_done and self._dials:
+                self._dials.start_soon(self._widen_dial, hint.endpoint_id, fresh)
+        return bool(fresh)
 
     # --- what the host asks ----------------------------------------------------------------------------
 
@@ -222,7 +230,7 @@ class Peers:
         peer = self._record(endpoint_id)
         if origin:
             self._book.learn(endpoint_id, [connection.address], origin)
-        self._book.prove(endpoint_id, connection.address)
+        self._book.prove(endpoint_id, connection.address, self._wall_ms())
         first = not peer.connections
         peer.connections.append(connection)
         peer.last_error = None
@@ -297,15 +305,24 @@ class Peers:
             addresses = await _resolve(hosts)
             if not addresses:
                 raise NoAddresses(
-                    "no host name of this peer resolves", source_errors={str(host): "dns" for host in hosts}
+                    "no host name of this peer resolves", source_errors={"dns": DnsFailure.kind}
                 )
-            await self._endpoint.dial(
-                endpoint_id,
-                addresses[:MAX_DIAL_ADDRESSES],
-                self._alpn,
-                lambda connection: self._established(connection, None),
-                timeout_s=self._config.connect.timeout_ms / 1000,
-            )
+            try:
+                await self._endpoint.dial(
+                    endpoint_id,
+                    addresses[:MAX_DIAL_ADDRESSES],
+                    self._alpn,
+                    lambda connection: self._established(connection, None),
+                    timeout_s=self._config.connect.timeout_ms / 1000,
+                )
+            except NoAddresses:
+                raise NoAddresses(
+                    "no address of this peer is of a family that we have a socket of", source_errors={}
+                ) from None
+
+    async def _widen_dial(self, endpoint_id: EndpointId, hosts: Sequence[HostPort]) -> None:
+        assert self._endpoint is not None  # noqa: S101 - run() comes first
+        self._endpoint.add_addresses(endpoint_id, await _resolve(hosts))
 
     # --- bookkeeping -----------------------------------------------------------------------------------
 

@@ -11,13 +11,26 @@ import anyio
 from kukuri_sidecar.errors import LimitReached
 from kukuri_sidecar.node.agenda import Agenda
 from kukuri_sidecar.node.events import Emit, TopicPublished
-from kukuri_sidecar.node.gossip_link import Receipt
 from kukuri_sidecar.wire.ids import MessageId, TopicId
 
 MAX_QUEUED_MESSAGES = 64  # per isolated topic (api.md 4.6)
 MAX_OPEN_RECEIPTS = 1024  # confirmed messages whose acknowledgements are awaited, all topics
 RECEIPT_TIMEOUT_S = 30.0  # as long as the payload cache could still repair a loss
 CONFIRM_NEIGHBORS = 2  # acked: by min(2, n) neighbours (api.md section 5)
+
+
+@dataclass(eq=False, slots=True)
+class Receipt:
+    """Counts the neighbours that acknowledged one message on QUIC level."""
+
+    on_change: Callable[[Receipt], None]
+    sent_to: int = 0
+    acked_by: int = 0
+
+    def note_ack(self) -> None:
+        """One more neighbour has every byte of the message."""
+        self.acked_by += 1
+        self.on_change(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,37 +100,43 @@ class Queue:
 
 
 class Receipts:
-    """Confirmed messages on their way: ``acked`` when enough neighbours have every byte, else ``expired``."""
+    """Confirmed messages on their way: ``acked`` when enough neighbours have every byte, else ``expired``.
+
+    A message that is published twice is awaited twice: two promises, two events.
+    """
 
     def __init__(self, agenda: Agenda, emit: Emit) -> None:
         self._agenda = agenda
         self._emit = emit
-        self._open: dict[tuple[TopicId, MessageId], Receipt] = {}
+        self._open: dict[Receipt, tuple[TopicId, MessageId]] = {}
 
-    def open(self, topic_id: TopicId, message_id: MessageId) -> Receipt:
-        """Begin to count for a message. LimitReached when ``MAX_OPEN_RECEIPTS`` are awaited already."""
-        if len(self._open) >= MAX_OPEN_RECEIPTS:
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, topic_id: TopicId, message_id: MessageId, *, promised: bool = False) -> Receipt:
+        """Begin to count for a message. LimitReached when ``MAX_OPEN_RECEIPTS`` are awaited already.
+
+        ``promised``: the message comes from a queue, which has a bound of its own, and was accepted long ago.
+        """
+        if len(self._open) >= MAX_OPEN_RECEIPTS and not promised:
             raise LimitReached(
                 "as many confirmations as allowed are awaited",
                 limit="open_receipts",
                 max=MAX_OPEN_RECEIPTS,
                 retry_at_ms=None,
             )
-        key = (topic_id, message_id)
-        receipt = Receipt(lambda receipt: self._on_ack(key, receipt))
-        self._open[key] = receipt
-        self._agenda.set(("receipt", key), anyio.current_time() + RECEIPT_TIMEOUT_S, self._expirer(key))
+        receipt = Receipt(self._on_ack)
+        self._open[receipt] = (topic_id, message_id)
+        deadline = anyio.current_time() + RECEIPT_TIMEOUT_S
+        self._agenda.set(("receipt", receipt), deadline, lambda _: self._settle(receipt, "expired"))
         return receipt
 
-    def _on_ack(self, key: tuple[TopicId, MessageId], receipt: Receipt) -> None:
+    def _on_ack(self, receipt: Receipt) -> None:
         if receipt.acked_by >= min(CONFIRM_NEIGHBORS, receipt.sent_to):
-            self._settle(key, "acked")
+            self._settle(receipt, "acked")
 
-    def _expirer(self, key: tuple[TopicId, MessageId]) -> Callable[[float], None]:
-        return lambda _: self._settle(key, "expired")
-
-    def _settle(self, key: tuple[TopicId, MessageId], state: str) -> None:
-        receipt = self._open.pop(key, None)
-        if receipt:
-            self._agenda.cancel(("receipt", key))
+    def _settle(self, receipt: Receipt, state: str) -> None:
+        key = self._open.pop(receipt, None)
+        if key:
+            self._agenda.cancel(("receipt", receipt))
             self._emit(TopicPublished(*key, state, receipt.acked_by))

@@ -15,8 +15,9 @@ import anyio
 from kukuri_sidecar.errors import DecodeError, SidecarError
 from kukuri_sidecar.net.quic import Connection, ConnectionLost
 from kukuri_sidecar.node.agenda import Agenda
-from kukuri_sidecar.node.gossip_link import CLOSE_GOODBYE, GossipLink, Receipt
+from kukuri_sidecar.node.gossip_link import CLOSE_GOODBYE, GossipLink
 from kukuri_sidecar.node.peers import Peers
+from kukuri_sidecar.node.publishing import Receipt
 from kukuri_sidecar.proto.gossip.events import (
     ClosePeer,
     Delivered,

@@ -32,8 +32,9 @@ from kukuri_sidecar.node.events import (
     TopicState,
 )
 from kukuri_sidecar.node.join import JoinSupervisor
+from kukuri_sidecar.node.memory import MAX_MEMBERS_PER_TOPIC, RememberedTopic
 from kukuri_sidecar.node.peers import Peers
-from kukuri_sidecar.node.publishing import Queue, QueuedMessage, Receipts
+from kukuri_sidecar.node.publishing import Queue, QueuedMessage, Receipt, Receipts
 from kukuri_sidecar.node.swarm import Swarm
 from kukuri_sidecar.proto.buckets import TokenBucket
 from kukuri_sidecar.proto.core import Rng
@@ -57,6 +58,7 @@ class JoinRequest:
     bootstrap: tuple[PeerHint, ...]
     mode: Mode | None
     max_message_bytes: int | None
+    remember: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class TopicInfo:
     neighbors: tuple[EndpointId, ...]
     known_peers: int
     missing_bootstrap: tuple[EndpointId, ...]
+    remember: bool
     max_payload_bytes: int
     join_attempts: int
     next_attempt_at_ms: int | None
@@ -109,6 +112,7 @@ class _Topic:
     max_message_bytes: int
     join: JoinSupervisor
     queue: Queue
+    remember: bool = False  # joined again after a restart
     bootstrap: dict[EndpointId, None] = field(default_factory=dict)
     shown: tuple[TopicState, int] | None = None  # what the last event said
     last_error: str | None = None
@@ -149,7 +153,7 @@ class Topics:
         self._wall_ms = wall_ms
         self._envelopes = envelopes
         self._opened: Opened | None = None  # the message that the core is about to deliver
-        core = GossipCore(own_id, core_config, rng, accept=self._accept)
+        core = GossipCore(own_id, rng, message_id, core_config, self._accept)
         self.swarm = Swarm(core, peers, agenda, self, config.gossip.max_message_bytes)
         self._topics: dict[TopicId, _Topic] = {}
         self._receipts = Receipts(agenda, emit)
@@ -172,15 +176,17 @@ class Topics:
         elif (request.max_message_bytes or topic.max_message_bytes) != topic.max_message_bytes:
             raise ModeMismatch(f"the topic is joined with {topic.max_message_bytes} bytes per message")
         topic.name = topic.name or request.name
+        topic.remember = topic.remember if request.remember is None else request.remember
         hints = request.bootstrap + (self._bootstrap if created else ())
-        for hint in hints:
-            self._peers.learn(hint, "bootstrap")
+        news = [self._peers.learn(hint, "bootstrap") for hint in hints]
         wanted = [hint.endpoint_id for hint in hints if hint.endpoint_id != self._own_id]
         topic.bootstrap |= dict.fromkeys(wanted)
         fresh = topic.join.add(wanted, now)
+        if any(news):
+            topic.join.retry(now)
         if created:
             topic.join.add(self.swarm.linked_peers, now)  # whom we talk to may be in this topic as well
-            self.swarm.handle(JoinTopic(topic.topic_id))
+            self.swarm.handle(JoinTopic(topic.topic_id, (), topic.max_message_bytes))
         elif fresh and topic.join.neighbors:
             self.swarm.handle(JoinTopic(topic.topic_id, tuple(fresh)))
         self._supervise(topic, now)
@@ -226,7 +232,8 @@ class Topics:
         content = self._envelopes.seal(topic_id, payload) if topic.mode is Mode.SIGNED else payload
         name = message_id(content)
         if topic.join.neighbors:
-            self._broadcast(topic, name, content, neighbors_only=neighbors_only, confirm=confirm)
+            receipt = self._receipts.open(topic_id, name) if confirm else None
+            self._broadcast(topic, name, content, neighbors_only=neighbors_only, receipt=receipt)
             return Published(name, "accepted", len(topic.join.neighbors))
         topic.queue.add(QueuedMessage(name, content, neighbors_only, now + queue_ttl_s))
         return Published(name, "queued", 0)
@@ -249,6 +256,33 @@ class Topics:
     def queued_messages(self) -> tuple[int, ...]:
         """Messages per topic that wait for a first neighbour."""
         return tuple(len(topic.queue) for topic in self._topics.values())
+
+    def remembered(self) -> Sequence[RememberedTopic]:
+        """Return what a restart needs to join the topics again that asked for it."""
+        return [
+            RememberedTopic(
+                topic_id=topic.topic_id.hex(),
+                name=topic.name,
+                mode=topic.mode,
+                max_message_bytes=topic.max_message_bytes,
+                members=[member.hex() for member in topic.join.candidates[-MAX_MEMBERS_PER_TOPIC:]],
+            )
+            for topic in self._topics.values()
+            if topic.remember
+        ]
+
+    async def restore(self, remembered: RememberedTopic) -> None:
+        """Join a topic of the last run; its members are candidates from the start."""
+        await self.join(
+            JoinRequest(
+                topic_id=remembered.id,
+                name=remembered.name,
+                bootstrap=tuple(PeerHint(member) for member in remembered.member_ids),
+                mode=remembered.mode,
+                max_message_bytes=remembered.max_message_bytes,
+                remember=True,
+            )
+        )
 
     # --- the swarm's news ------------------------------------------------------------------------------
 
@@ -397,20 +431,18 @@ class Topics:
             raise RateLimited("too many messages per second", retry_after_ms=wait_ms)
 
     def _broadcast(
-        self, topic: _Topic, name: MessageId, content: bytes, *, neighbors_only: bool, confirm: bool
+        self, topic: _Topic, name: MessageId, content: bytes, *, neighbors_only: bool, receipt: Receipt | None
     ) -> None:
-        receipt = (name, self._receipts.open(topic.topic_id, name)) if confirm else None
         topic.messages_out += 1
-        self.swarm.handle(Broadcast(topic.topic_id, content, name, neighbors_only), receipt)
+        named = (name, receipt) if receipt else None
+        self.swarm.handle(Broadcast(topic.topic_id, content, name, neighbors_only), named)
 
     def _send_queue(self, topic: _Topic, now: float) -> None:
         for message in topic.queue.take_all(now):
+            name = message.message_id
+            receipt = self._receipts.open(topic.topic_id, name, promised=True)
             self._broadcast(
-                topic,
-                message.message_id,
-                message.content,
-                neighbors_only=message.neighbors_only,
-                confirm=True,
+                topic, name, message.content, neighbors_only=message.neighbors_only, receipt=receipt
             )
 
     # --- small helpers ---------------------------------------------------------------------------------
@@ -436,6 +468,7 @@ class Topics:
             neighbors=tuple(supervisor.neighbors),
             known_peers=len(supervisor.candidates),
             missing_bootstrap=tuple(peer for peer in topic.bootstrap if peer not in connected),
+            remember=topic.remember,
             max_payload_bytes=topic.max_payload_bytes,
             join_attempts=supervisor.attempts,
             next_attempt_at_ms=self._instant_ms(supervisor.next_attempt, now),

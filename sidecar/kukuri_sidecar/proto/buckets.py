@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+from math import inf, nextafter
+
 
 class TokenBucket:
-    """Holds up to ``burst`` tokens and gains ``rate_per_s``; starts full."""
+    """Holds up to ``burst`` tokens and gains ``rate_per_s`` (> 0); starts full."""
 
-    __slots__ = ("_burst", "_filled_at", "_rate", "_tokens")
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
 
     def __init__(self, rate_per_s: float, burst: float) -> None:
         self._rate = rate_per_s
         self._burst = burst
         self._tokens = burst
-        self._filled_at: float | None = None
+        self._at = -inf  # when there were ``_tokens``: the last time some were taken
 
     def take(self, now: float, tokens: float = 1.0) -> bool:
         """Take ``tokens`` if they are there; say whether they were."""
-        self._fill(now)
-        if self._tokens < tokens:
+        if now < self._ready_at(tokens):
             return False
-        self._tokens -= tokens
+        if now > self._at:
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+            self._at = now
+        self._tokens = max(0.0, self._tokens - tokens)  # the sum above may round below ``tokens``
         return True
 
     def wait_s(self, now: float, tokens: float = 1.0) -> float:
-        """Return how many seconds from ``now`` until ``take`` would succeed."""
-        self._fill(now)
-        return max(0.0, (tokens - self._tokens) / self._rate)
+        """Return the seconds until ``take(now + wait_s)`` succeeds; ``inf`` for more than the burst."""
+        ready = self._ready_at(tokens)
+        wait = max(0.0, ready - now)
+        while now + wait < ready:  # the difference was rounded down
+            wait = nextafter(wait, inf)
+        return wait
 
-    def _fill(self, now: float) -> None:
-        if self._filled_at is not None and now > self._filled_at:
-            self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
-        self._filled_at = now
+    def _ready_at(self, tokens: float) -> float:
+        """Return the moment from which ``tokens`` are there: one moment until some are taken."""
+        if tokens <= self._tokens:
+            return -inf
+        return inf if tokens > self._burst else self._at + (tokens - self._tokens) / self._rate

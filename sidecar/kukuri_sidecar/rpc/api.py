@@ -310,6 +310,9 @@ class TopicJoinParams(Params):
         Annotated[int, Meta(ge=512, le=1_048_576)] | None,
         Meta(description="Equal in the whole swarm. null: the configured default. Fixed while joined."),
     ] = None
+    remember: Annotated[
+        bool | None, Meta(description="Join again after a restart; null: as it was, false at first.")
+    ] = None
 
 
 class TopicJoinResult(Result):
@@ -558,11 +561,17 @@ class TopicMessageEvent(Event, tag="topic.message"):
 
 
 class TopicInvalidEvent(Event, tag="topic.invalid"):
-    """Messages were refused; comes with the first and every 100th of a topic."""
+    """Messages were refused: told for the first and every 100th of the topic."""
 
     topic_id: TopicIdHex
-    count: Annotated[int, Meta(description="Refused so far in this topic.")]
-    reason: Annotated[str, Meta(description="What was wrong with the last one.")]
+    count: Annotated[int, Meta(description="Refused messages of the topic so far.")]
+    reason: Annotated[
+        str,
+        Meta(
+            description="Of this one: `unsigned`, `malformed`, `expired`, `from_the_future`, `replayed`, "
+            "`bad_signature` or `too_many`."
+        ),
+    ]
     delivered_from: Annotated[EndpointIdHex, Meta(description="The neighbour who handed it to us.")]
 
 

@@ -15,7 +15,7 @@ from kukuri_sidecar.rpc.registry import Id
 MAX_DEPTH = 32  # api.md section 2
 MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 64) - 1  # api.md section 2: "within 64 bits", signed or not
 
-_encoder = msgspec.json.Encoder(enc_hook=str)  # details may name addresses and the like
+_encoder = msgspec.json.Encoder()
 _OFFSET = re.compile(r"\(byte (\d+)\)")
 
 
@@ -65,9 +65,20 @@ def failure(request_id: Id, error: SidecarError) -> bytes:
     body = {
         "code": error.code,
         "message": error.message,
-        "data": {"kind": error.kind, "retryable": error.retryable, "details": error.details},
+        "data": {"kind": error.kind, "retryable": error.retryable, "details": _plain(error.details)},
     }
     return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (_encoder.encode(request_id), _encoder.encode(body))
+
+
+def _plain(value: object) -> object:
+    """Turn ids and addresses inside ``details`` into their text; an address is a tuple, so not by a hook."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(member) for key, member in value.items()}
+    if isinstance(value, list) or type(value) is tuple:
+        return [_plain(member) for member in value]
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def _is_id(value: object) -> bool:

@@ -43,7 +43,7 @@ from kukuri_sidecar.rpc.registry import Call, rpc, table
 
 if TYPE_CHECKING:
     from kukuri_sidecar.node.events import NodeInfo
-    from kukuri_sidecar.node.node import NodeOptions
+    from kukuri_sidecar.node.node import NodeOptions, ShutdownReport
     from kukuri_sidecar.node.peers import PeerInfo
     from kukuri_sidecar.node.topics import TopicInfo
     from kukuri_sidecar.wire.addr import PeerHint
@@ -98,13 +98,12 @@ async def initialize(call: Call, params: api.InitializeParams) -> api.Initialize
 @rpc("shutdown", early=True)
 def shutdown(call: Call, params: api.ShutdownParams) -> Awaitable[api.ShutdownResult]:
     """Leave topics, close connections, stop; the process exits 0 after the answer is written."""
-    call.server.refuse_from_now_on()  # at once: what was sent behind this request is not served any more
     call.after_answer(call.server.leave)
-    return _shutdown(call, params)
+    return _shutdown_result(call, call.server.shutdown(params.deadline_ms / MS_PER_S, call))
 
 
-async def _shutdown(call: Call, params: api.ShutdownParams) -> api.ShutdownResult:
-    report = await call.server.shutdown(params.deadline_ms / MS_PER_S, call)
+async def _shutdown_result(call: Call, stopping: Awaitable[ShutdownReport | None]) -> api.ShutdownResult:
+    report = await stopping
     if report is None:
         is_graceful = not call.server.has_node
         return api.ShutdownResult(
@@ -230,6 +229,7 @@ async def topic_join(call: Call, params: api.TopicJoinParams) -> api.TopicJoinRe
             bootstrap=tuple(_peer(text, index) for index, text in enumerate(params.bootstrap)),
             mode=None if params.mode is None else Mode(params.mode),
             max_message_bytes=params.max_message_bytes,
+            remember=params.remember,
         )
     )
     return api.TopicJoinResult(
@@ -381,7 +381,7 @@ def _topic_info(topic: TopicInfo, lagged: int) -> api.TopicInfo:
         neighbors=[endpoint_id.hex() for endpoint_id in topic.neighbors],
         known_peers=topic.known_peers,
         missing_bootstrap=[endpoint_id.hex() for endpoint_id in topic.missing_bootstrap],
-        remember=False,  # nothing survives a restart yet
+        remember=topic.remember,
         max_payload_bytes=topic.max_payload_bytes,
         join_attempts=topic.join_attempts,
         next_attempt_at_ms=topic.next_attempt_at_ms,

@@ -63,9 +63,8 @@ class Method:
         self.errors = errors
         self.early = early
         self.params: type[Struct] = after_call[0].annotation if after_call else NoParams
-        result = signature.return_annotation
-        # Any: a Struct type, or Raw for JSON made elsewhere
-        self.result: Any = get_args(result)[0] if get_origin(result) is Awaitable else result
+        result: Any = signature.return_annotation  # Any: a Struct type, or Raw for JSON made elsewhere
+        self.result = get_args(result)[0] if get_origin(result) is Awaitable else result
         self.doc = inspect.cleandoc(handler.__doc__ or "")
         self._takes_params = bool(after_call)
 
@@ -104,6 +103,7 @@ def rpc(
 ) -> Callable[[Callable[..., object]], Method]:
     """Declare a method: ``(call, params: SomeParams) -> SomeResult``, plain or async; params may be left out.
 
+    A plain function that returns an ``Awaitable[SomeResult]`` acts before the next request is looked at.
     ``errors`` are the kinds beyond those that any method may answer. ``early`` methods are served before
     ``initialize``, at once and without the JSON-RPC library; an early plain function never waits for others.
     """

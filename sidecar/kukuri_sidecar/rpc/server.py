@@ -207,17 +207,14 @@ class Server:
         _log.info("node %s runs", node.endpoint_id.short())
         return node
 
-    def refuse_from_now_on(self) -> None:
-        """Serve nothing but `ping` any more."""
-        self._state = State.SHUTTING_DOWN
+    def shutdown(self, deadline_s: float, caller: Call) -> Awaitable[ShutdownReport | None]:
+        """Refuse new work and cancel what is in flight, at once; then stop the node.
 
-    async def shutdown(self, deadline_s: float, caller: Call) -> ShutdownReport | None:
-        """Cancel what is in flight, stop the node; None when there was no report of it.
-
-        Call ``refuse_from_now_on`` before and ``leave`` when the answer is queued.
+        None: there was no report of it. Call ``leave`` when the answer is queued.
         """
+        self._state = State.SHUTTING_DOWN
         self._dispatcher.cancel_all(but=caller)
-        return await asyncio.shield(self._nodes.stop(deadline_s))
+        return asyncio.shield(self._nodes.stop(deadline_s))
 
     def leave(self) -> None:
         """End the process once the lanes are flushed."""

@@ -151,6 +151,12 @@ class BoundedConnection(QuicConnection):
         """Say whether it ended without a close frame: silence, or no usable path."""
         return self._state is QuicConnectionState.TERMINATED
 
+    @property
+    def may_say_more(self) -> bool:
+        """Say whether what was sent keeps the anti-amplification limit; aioquic's close ignores it."""
+        path = self._network_paths[0]
+        return path.is_validated or path.bytes_sent <= 3 * path.bytes_received
+
     # --- Numbers for the owner -----------------------------------------------------------------------------
 
     @property

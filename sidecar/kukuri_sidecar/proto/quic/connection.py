@@ -47,7 +47,7 @@ from kukuri_sidecar.wire.ids import EndpointId
 TIMER_NUDGE_S = (
     1e-6  # aioquic's loss timer does nothing at its exact deadline and would fire for ever (1.7.2)
 )
-MIN_TIMER_S = 1e-3  # ours: a timer that is due again at once waits this long, so that nothing can spin
+MIN_TIMER_S = 1e-3  # ours: nothing can spin, and the pacer's microseconds become bursts of up to 16 packets
 KEEP_ALIVE_JITTER = 0.2  # D2
 MAX_UNACKED_ACKS = (
     64  # ours: pure ACKs stay on aioquic's record until a packet of ours is acknowledged; so we ping
@@ -214,7 +214,7 @@ class ConnectionCore:
             if now >= self._deadline:
                 self._is_late = True
                 quic.close(QuicErrorCode.INTERNAL_ERROR, frame_type=0, reason_phrase="handshake timed out")
-            elif now >= self._answered_at + self._table.limits.dial_stall_s:
+            elif now >= self._stalls_at:
                 quic.close(QuicErrorCode.INTERNAL_ERROR, frame_type=0, reason_phrase="no progress")
         elif now >= self._ping_at or quic.unacked_acks > MAX_UNACKED_ACKS:
             quic.send_ping(0)
@@ -245,13 +245,15 @@ class ConnectionCore:
         except Exception:  # as in `receive`
             self._break()
             return []
+        if quic.close_event is not None and not quic.may_say_more:
+            flight = []  # an address that nobody proved gets no close beyond three times its bytes
         if timer is None:
             timer = inf
-        elif timer <= now and quic.close_event is None:
-            self._table.counters.timer_spins += 1
+        elif timer < now + MIN_TIMER_S and quic.close_event is None:
+            self._table.counters.timer_spins += timer <= now
             timer = now + MIN_TIMER_S
         if self.phase is Phase.HANDSHAKING:
-            self.due = min(timer, self._deadline, self._answered_at + self._table.limits.dial_stall_s)
+            self.due = min(timer, self._deadline, self._stalls_at)
         else:
             self.due = min(timer, self._ping_at)
         if quic.has_events:  # connection ids that this flight announces
@@ -456,6 +458,13 @@ class ConnectionCore:
         return HandshakeFailed(
             f"{who} ended the handshake: {code} {lost.reason}", reason=lost.reason, code=lost.code
         )
+
+    @property
+    def _stalls_at(self) -> float:
+        """When a candidate that answered is given up for the others; never for the last one."""
+        if self._paths is None or len(self._paths.candidates) < 2:
+            return inf
+        return self._answered_at + self._table.limits.dial_stall_s
 
     @property
     def _ping_at(self) -> float:
