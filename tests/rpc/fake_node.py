@@ -72,6 +72,7 @@ class Topics:
     async def leave(self, topic_id: TopicId) -> TopicState:
         if self.joined.pop(topic_id, None) is None:
             raise errors.UnknownTopic("this topic is not joined")
+        self.emit(TopicChanged(topic_id, TopicState.LEFT, 0, None, None))
         return TopicState.LEFT
 
     def publish(self, topic_id: TopicId, payload: bytes, **options: Any) -> Any:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,6 +51,7 @@ class Host:
         if theirs is not None:
             theirs.close()
         self._buffer = b""
+        self._events: deque[Json] = deque()
         self._last_id = 0
 
     def __enter__(self) -> Self:
@@ -109,13 +111,23 @@ class Host:
         return self._last_id
 
     def call(self, method: str, **params: Json) -> Json:
-        """Send a request, return its answer; events in between are dropped."""
+        """Send a request, return its answer; `event` gives what came in between."""
         wanted = self.request(method, **params)
         while True:
             message = self.read()
-            if not isinstance(message, dict) or message.get("method") != "event":
-                assert message["id"] == wanted, message
-                return message
+            if isinstance(message, dict) and message.get("method") == "event":
+                self._events.append(message["params"])
+                continue
+            assert message["id"] == wanted, message
+            return message
+
+    def event(self) -> Json:
+        """Return the next event."""
+        if not self._events:
+            message = self.read()
+            assert message["method"] == "event", message
+            self._events.append(message["params"])
+        return self._events.popleft()
 
     def result(self, method: str, **params: Json) -> Json:
         answer = self.call(method, **params)

@@ -187,6 +187,8 @@ class Server:
 
         ``make_options`` runs when the node's modules may be imported.
         """
+        if self._state is State.SHUTTING_DOWN:
+            raise ShuttingDown("the process is on its way out")
         if self._state is not State.UNINITIALIZED:
             raise AlreadyInitialized("the node runs already")
         self._state = State.INITIALIZING
