@@ -30,7 +30,8 @@ class MembershipConfig:
 
     # ours: policy
     parallel_requests: bool = True  # ask for all free slots at once; upstream asks one peer per event
-    refill_interval_s: float = 10.0  # a refused request is tried elsewhere; upstream waits for a shuffle
+    first_refill_s: float = 0.1  # after a refusal another peer is asked after this, then later and later ...
+    refill_interval_s: float = 10.0  # ... up to this; upstream waits for a shuffle
     answers_stay_pending: bool = False  # upstream's defect U4, for comparison runs only
     protected_chosen: int = 2  # trust E1: neighbors that we chose ourselves and nobody can make us evict
     answer_interval_s: float = 1.0  # a neighbor who asks again is answered this often: ends answer loops
@@ -45,7 +46,9 @@ class MembershipConfig:
     max_passive_per_source: int = 8  # trust E1: nobody fills our passive view alone
     joins_per_peer_s: float = 0.1  # trust E1: 1 per 10 s ...
     joins_burst: int = 3  # ... after a crash loop's worth: a restarted peer must get in again at once
-    max_peer_buckets: int = 1_024  # peers whose Join rate we remember, oldest out
+    high_requests_per_peer_s: float = 0.2  # Neighbor(High) beyond this counts as Low: no eviction on demand
+    high_requests_burst: int = 5
+    max_peer_buckets: int = 1_024  # peers whose rates we remember, oldest out
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +56,22 @@ class BroadcastConfig:
     """PlumTree. Upstream's values stand in iroh-gossip src/proto/plumtree.rs:291-334."""
 
     adaptive_graft: bool = True  # gossip-wire §4; with False the first two timeouts are fixed
-    graft_timeout_s: float = 0.2  # until there are samples; upstream 0.08, fixed
-    graft_retry_s: float = 0.1  # upstream 0.04, fixed; adaptive: half the timeout
+    graft_timeout_s: float = 0.3  # until there are samples; upstream 0.08, fixed
+    graft_retry_s: float = 0.15  # upstream 0.04, fixed; adaptive: half the timeout
     min_graft_timeout_s: float = 0.08  # upstream's
     max_graft_timeout_s: float = 0.4  # gossip-wire §4: repair must stay faster than a reader's patience
     min_graft_retry_s: float = 0.04  # upstream's
+    graft_spread: float = 4.0  # timeout = this times the median delay, about its 95th percentile
     graft_tick_s: float = 0.005  # timers share wake-ups on this raster
     dispatch_s: float = 0.005  # iroh-gossip: announcements wait this long for company
+    steer_s: float = 0.5  # one message per this time may change the tree; upstream: every message, 0
+    adopt_deliverer: bool = True  # who brings a new payload becomes eager (paper, Algorithm 1); upstream: no
     optimize_hops: int = 2  # upstream and paper p. 12: 7; ours by simulation, gossip-wire §4
     cache_s: float = 30.0  # iroh-gossip
     seen_s: float = 90.0  # iroh-gossip
     evict_interval_s: float = 1.0  # iroh-gossip
 
     # ours: bounds on what peers can grow (trust M5, D4 and 2.3)
-    max_ids_per_frame: int = 116  # what upstream packs into 4096 bytes; the rest of a frame is ignored
     ids_per_peer_s: float = 2_000.0  # the budget is one second deep
     max_missing_per_peer: int = 2_000
     max_missing_per_topic: int = 10_000
@@ -122,14 +127,19 @@ class GossipConfig:
 UPSTREAM = GossipConfig(
     membership=MembershipConfig(
         parallel_requests=False,
-        refill_interval_s=float("inf"),
+        first_refill_s=float("inf"),
         answers_stay_pending=True,
         protected_chosen=0,
+        max_pending=1_000,
+        max_passive_per_source=30,
+        high_requests_burst=1_000,
     ),
     broadcast=BroadcastConfig(
         adaptive_graft=False,
         graft_timeout_s=0.08,
         graft_retry_s=0.04,
+        steer_s=0.0,
+        adopt_deliverer=False,
         optimize_hops=7,
     ),
     probe=ProbeConfig(enabled=False),

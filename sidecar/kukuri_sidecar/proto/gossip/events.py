@@ -105,11 +105,10 @@ class NetworkChanged:
     """Our addresses changed or we woke up: look for lost parts of every topic soon."""
 
 
-GossipInput: TypeAlias = (
+LocalInput: TypeAlias = (
     JoinTopic
     | QuitTopic
     | Broadcast
-    | Received
     | PeerDisconnected
     | SetOwnData
     | SetPinned
@@ -117,6 +116,7 @@ GossipInput: TypeAlias = (
     | PeersDiscovered
     | NetworkChanged
 )
+GossipInput: TypeAlias = Received | LocalInput
 
 
 # --- out -------------------------------------------------------------------------------------------------
