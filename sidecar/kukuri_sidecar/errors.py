@@ -25,6 +25,10 @@ class DecodeError(ValueError):
         self.offset = offset
         self.reason = reason
 
+    def named(self, codec: str) -> DecodeError:
+        """Return the same finding under the name of the codec that contains this one."""
+        return DecodeError(codec, self.offset, self.reason)
+
 
 class LocalProtocolError(AssertionError):
     """A protocol core was used against its rules: our own bug, it ends the node loudly."""
@@ -213,6 +217,24 @@ class Offline(TransportError):
     """There is no usable network interface."""
 
     kind, code, retryable = "offline", 1204, True
+
+
+class UdpBlocked(TransportError):
+    """A local firewall refuses our datagrams."""
+
+    kind, code = "udp_blocked", 1205
+
+
+class RelayUnavailable(TransportError):
+    """The relay at ``url`` does not serve us; ``reason`` says why."""
+
+    kind, code, retryable = "relay_unavailable", 1206, True
+
+
+class DnsFailure(TransportError):
+    """A DNS ``server`` did not answer, or badly; ``reason`` says how."""
+
+    kind, code, retryable = "dns_failure", 1207, True
 
 
 # --- 13xx: topics --------------------------------------------------------------------------------------

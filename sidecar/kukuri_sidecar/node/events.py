@@ -102,13 +102,28 @@ class NeighborDown:
 
 @dataclass(frozen=True, slots=True)
 class TopicMessage:
-    """A message, once. ``round`` is the hop count it arrived with, None for scope ``neighbors``."""
+    """A message, once. ``round`` is the hop count it arrived with, None for scope ``neighbors``.
+
+    ``author`` is who provably wrote it, None when nobody signed it; ``delivered_from`` is only the last hop.
+    """
 
     topic_id: TopicId
     message_id: MessageId
     payload: bytes
     delivered_from: EndpointId
     round: int | None
+    author: EndpointId | None = None
+    author_seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInvalid:
+    """Messages of the topic were refused: ``count`` so far, this one for ``reason``."""
+
+    topic_id: TopicId
+    count: int
+    reason: str
+    delivered_from: EndpointId
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +137,14 @@ class TopicPublished:
 
 
 NodeEvent = (
-    NodeChanged | PeerChanged | TopicChanged | NeighborUp | NeighborDown | TopicMessage | TopicPublished
+    NodeChanged
+    | PeerChanged
+    | TopicChanged
+    | NeighborUp
+    | NeighborDown
+    | TopicMessage
+    | TopicInvalid
+    | TopicPublished
 )
 
 Emit = Callable[[NodeEvent], None]

@@ -39,11 +39,11 @@ class Rng(Protocol):
         """Return a float in [0, 1)."""
         ...
 
-    def randrange(self, stop: int) -> int:
+    def randrange(self, stop: int, /) -> int:
         """Return an int in [0, stop)."""
         ...
 
-    def getrandbits(self, k: int) -> int:
+    def getrandbits(self, k: int, /) -> int:
         """Return an int of ``k`` random bits."""
         ...
 
@@ -85,15 +85,21 @@ def pick(rng: Rng, items: Sequence[T]) -> T | None:
 def sample(rng: Rng, items: Sequence[T], count: int) -> list[T]:
     """Return up to ``count`` distinct random items (a partial Fisher-Yates shuffle)."""
     pool = list(items)
-    count = min(count, len(pool))
+    count = max(0, min(count, len(pool)))
     for i in range(count):
         j = i + rng.randrange(len(pool) - i)
         pool[i], pool[j] = pool[j], pool[i]
     return pool[:count]
 
 
+STALE_TIMERS = 64  # replaced and cancelled settings that a heap may hold besides as many as live ones
+
+
 class Timers(Generic[T]):
-    """Keyed deadlines with a stable order: equal times fire in the order they were set."""
+    """Keyed deadlines with a stable order: equal times fire in the order they were set.
+
+    Takes no more room than twice the armed keys, however often they are set anew.
+    """
 
     __slots__ = ("_due", "_heap", "_serial")
 
@@ -107,6 +113,9 @@ class Timers(Generic[T]):
         self._serial += 1
         self._due[key] = self._serial
         heapq.heappush(self._heap, (at, self._serial, key))
+        if len(self._heap) > 2 * len(self._due) + STALE_TIMERS:
+            self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[1]]
+            heapq.heapify(self._heap)
 
     def cancel(self, key: T) -> None:
         """Disarm ``key`` if it is armed."""
@@ -127,7 +136,7 @@ class Timers(Generic[T]):
 
     def pop_due(self, now: float) -> T | None:
         """Disarm and return the first key whose time has come (``now >= at``), or None."""
-        if self.deadline() > now:
+        if not self._due or self.deadline() > now:
             return None
         key = heapq.heappop(self._heap)[2]
         del self._due[key]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from kukuri_sidecar.errors import LocalProtocolError
 
 MIN_MAX_MESSAGE_BYTES = 512  # iroh-gossip src/proto.rs:72
-GOSSIP_OVERHEAD_BYTES = 38  # of a Gossip body: 2 tags, 32 id, 2 length, 2 scope (rounds 0..127)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ class ProbeConfig:
 
 @dataclass(frozen=True, slots=True)
 class GossipConfig:
-    """One node's gossip. ``max_message_bytes`` must be the same in the whole swarm."""
+    """One node's gossip. ``max_message_bytes`` is for topics that name no limit of their own."""
 
     membership: MembershipConfig = field(default_factory=MembershipConfig)
     broadcast: BroadcastConfig = field(default_factory=BroadcastConfig)
@@ -116,12 +115,6 @@ class GossipConfig:
     def __post_init__(self) -> None:
         if self.max_message_bytes < MIN_MAX_MESSAGE_BYTES:
             raise LocalProtocolError(f"max_message_bytes is below {MIN_MAX_MESSAGE_BYTES}")
-
-    @property
-    def max_content_bytes(self) -> int:
-        """The largest content that every relay with a round below 128 can pass on."""
-        largest = self.max_message_bytes - 1 - GOSSIP_OVERHEAD_BYTES
-        return largest if largest < 1 << 14 else largest - 1  # the length takes a third byte
 
 
 UPSTREAM = GossipConfig(

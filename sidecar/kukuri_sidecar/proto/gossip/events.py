@@ -29,10 +29,14 @@ class DownReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JoinTopic:
-    """Enter a topic, or ask more peers in a joined one. Nothing is retried: join again to try again."""
+    """Enter a topic, or ask more peers in a joined one. Nothing is retried: join again to try again.
+
+    ``max_message_bytes`` must be the same in the whole swarm; it counts when the topic is entered only.
+    """
 
     topic_id: TopicId
     bootstrap: tuple[EndpointId, ...] = ()
+    max_message_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

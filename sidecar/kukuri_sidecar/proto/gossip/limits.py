@@ -64,6 +64,7 @@ class TopicCounters:
     published: int = 0
     delivered: int = 0
     duplicates: int = 0
+    rejected: int = 0  # not accepted by the owner: neither delivered nor passed on
     spoofed: int = 0  # content does not match the id
     bytes_delivered: int = 0
     grafts_sent: int = 0

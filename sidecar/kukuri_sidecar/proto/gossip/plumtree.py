@@ -47,6 +47,7 @@ class PlumTree:
     """
 
     __slots__ = (
+        "_accept",
         "_answers",
         "_answers_rate",
         "_config",
@@ -85,6 +86,7 @@ class PlumTree:
         payloads: PayloadCache,
         missing_total: Total,
         digest: Callable[[bytes], bytes],
+        accept: Callable[[EndpointId, bytes, float], bool],
         counters: TopicCounters,
         max_message_bytes: int,
     ) -> None:
@@ -93,6 +95,7 @@ class PlumTree:
         self._payloads = payloads
         self._missing_total = missing_total
         self._digest = digest
+        self._accept = accept
         self._counters = counters
         self._max_body = max_message_bytes - 1
         self._ids_per_frame = (max_message_bytes - 36) // IHAVE_ITEM_BYTES  # upstream plumtree.rs:447
@@ -191,6 +194,13 @@ class PlumTree:
             return
         if self._digest(content) != message_id:
             counters.spoofed += 1
+            return
+        if not self._accept(sender, content, now):
+            # Seen all the same: it is not asked for again, and nobody gets it from us.
+            counters.rejected += 1
+            self.seen[message_id] = now + self._config.seen_s
+            if (unwanted := self._missing.get(message_id)) is not None:
+                self._drop_missing(message_id, unwanted)
             return
         counters.delivered += 1
         counters.bytes_delivered += len(content)

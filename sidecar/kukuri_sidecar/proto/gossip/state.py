@@ -29,7 +29,7 @@ from kukuri_sidecar.proto.gossip.events import (
     SetPinned,
 )
 from kukuri_sidecar.proto.gossip.limits import PeerPolicy, TopicCounters, Total
-from kukuri_sidecar.proto.gossip.topic import Topic
+from kukuri_sidecar.proto.gossip.topic import Accept, Topic
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
 
@@ -54,6 +54,7 @@ class GossipCore:
     """
 
     __slots__ = (
+        "_accept",
         "_config",
         "_digest",
         "_evict_at",
@@ -74,11 +75,13 @@ class GossipCore:
         rng: Rng,
         digest: Callable[[bytes], bytes],
         config: GossipConfig | None = None,
+        accept: Accept | None = None,
     ) -> None:
-        """``digest`` is BLAKE3-256: what makes a content's message id."""
+        """``digest`` is BLAKE3-256: what makes a content's message id. Without ``accept`` all is accepted."""
         self._me = me
         self._rng = rng
         self._digest = digest
+        self._accept = accept or _accept_all
         self._config = config = GossipConfig() if config is None else config
         self._topics: dict[TopicId, Topic] = {}
         self._own_data: bytes | None = None
@@ -169,7 +172,8 @@ class GossipCore:
             case JoinTopic():
                 topic = self._topics.get(event.topic_id)
                 if topic is None:
-                    topic = self._topics[event.topic_id] = self._new_topic(event.topic_id, now)
+                    limit = event.max_message_bytes or self._config.max_message_bytes
+                    topic = self._topics[event.topic_id] = self._new_topic(event.topic_id, limit, now)
                 topic.membership.join(event.bootstrap, now, out)
             case QuitTopic():
                 topic = self._topics.pop(event.topic_id, None)
@@ -204,7 +208,7 @@ class GossipCore:
         for topic in self._topics.values():
             self._wake(topic, now)
 
-    def _new_topic(self, topic_id: TopicId, now: float) -> Topic:
+    def _new_topic(self, topic_id: TopicId, max_message_bytes: int, now: float) -> Topic:
         return Topic(
             self._me,
             topic_id,
@@ -215,6 +219,8 @@ class GossipCore:
             payloads=self._payloads,
             missing_total=self._missing_total,
             digest=self._digest,
+            accept=self._accept,
+            max_message_bytes=max_message_bytes,
             now=now,
         )
 
@@ -222,7 +228,7 @@ class GossipCore:
         topic = self._topics.get(event.topic_id)
         if topic is None:
             raise LocalProtocolError(f"broadcast in {event.topic_id}, which is not joined")
-        if len(event.content) > self._config.max_content_bytes:
+        if len(event.content) > topic.max_content_bytes:
             raise LocalProtocolError(f"content of {len(event.content)} bytes")
         if event.neighbors_only:
             topic.tree.broadcast_to_neighbors(event.message_id, event.content, out)
@@ -259,3 +265,7 @@ class GossipCore:
         known = [due for due in dues if due is not None]
         soonest = now + self._config.broadcast.evict_interval_s
         self._evict_at = max(soonest, min(known)) if known else inf
+
+
+def _accept_all(topic_id: TopicId, sender: EndpointId, content: bytes, now: float) -> bool:
+    return True

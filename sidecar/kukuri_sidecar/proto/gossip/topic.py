@@ -11,14 +11,17 @@ from kukuri_sidecar.proto.gossip.events import GossipEffect, NeighborDown, Neigh
 from kukuri_sidecar.proto.gossip.hyparview import HyParView
 from kukuri_sidecar.proto.gossip.limits import PeerPolicy, TopicCounters, Total
 from kukuri_sidecar.proto.gossip.plumtree import PlumTree
-from kukuri_sidecar.wire.gossip_messages import Gossip, GossipMessage, Graft, IHave, Prune
+from kukuri_sidecar.wire.gossip_messages import Gossip, GossipMessage, Graft, IHave, Prune, max_content_bytes
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
+
+Accept = Callable[[TopicId, EndpointId, bytes, float], bool]
+"""``(topic_id, sender, content, now)``: may this be delivered and passed on? Asked once per message."""
 
 
 class Topic:
     """Routes events to ``membership`` and ``tree``, and neighbor changes from the one to the other."""
 
-    __slots__ = ("counters", "membership", "tree")
+    __slots__ = ("counters", "max_content_bytes", "membership", "tree")
 
     def __init__(
         self,
@@ -32,8 +35,11 @@ class Topic:
         payloads: PayloadCache,
         missing_total: Total,
         digest: Callable[[bytes], bytes],
+        accept: Accept,
+        max_message_bytes: int,
         now: float,
     ) -> None:
+        self.max_content_bytes = max_content_bytes(max_message_bytes)
         self.counters = TopicCounters()
         self.membership = HyParView(
             me,
@@ -43,7 +49,7 @@ class Topic:
             own_data=own_data,
             policy=policy,
             counters=self.counters,
-            max_message_bytes=config.max_message_bytes,
+            max_message_bytes=max_message_bytes,
             now=now,
         )
         self.tree = PlumTree(
@@ -52,8 +58,9 @@ class Topic:
             payloads=payloads,
             missing_total=missing_total,
             digest=digest,
+            accept=lambda sender, content, now: accept(topic_id, sender, content, now),
             counters=self.counters,
-            max_message_bytes=config.max_message_bytes,
+            max_message_bytes=max_message_bytes,
         )
 
     @property

@@ -1,0 +1,77 @@
+# Everything a person or CI runs. Set-up happens by itself; `make` alone lists the commands.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+BINARY := dist/kukuri-sidecar/kukuri-sidecar
+PEERS_TARGET := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/kukuri-sidecar/cargo-target)
+SOURCES := $(shell find sidecar -name '*.py') build/kukuri-sidecar.spec pyproject.toml requirements.lock
+export PYTHONPATH := sidecar
+
+.PHONY: help setup demo chat test check interop binary schema format bench-rpc sim clean
+.DEFAULT_GOAL := help
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 14
+
+setup: $(VENV)/.ready ## make .venv from the lock file (every other command does it by itself)
+
+$(VENV)/.ready: requirements.lock
+	@PYTHON=$(PYTHON) build/need.sh python
+	@echo "setting up $(VENV) (once) ..."
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	@touch $@
+
+demo: $(BINARY) ## three sidecars on this machine meet in a topic and talk, live
+	@build/need.sh node
+	@node host-example/node/demo.mjs
+
+chat: $(BINARY) ## TOPIC=name [TICKET=...]: talk in a topic from the terminal
+	@build/need.sh node
+	@node host-example/node/chat.mjs "$(TOPIC)" $(TICKET)
+
+test: setup $(BINARY) .cache/iroh-wheels/.ready ## all tests that need no Rust
+	@build/need.sh node
+	$(PY) -m pytest -m "not interop" $(ARGS)
+	node --test host-example/node/test/
+
+check: setup ## format, lint, types, import rules, schema drift
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
+	$(PY) -m kukuri_sidecar schema --check
+
+interop: setup $(BINARY) ## real Rust iroh-gossip peers (needs cargo; the build is cached outside the clone)
+	@build/need.sh cargo
+	CARGO_TARGET_DIR="$(PEERS_TARGET)" cargo build --locked --manifest-path tests/peers/iroh-peer/Cargo.toml
+	CARGO_TARGET_DIR="$(PEERS_TARGET)" $(PY) -m pytest -m interop $(ARGS)
+
+binary: $(BINARY) ## the frozen one-dir build
+
+$(BINARY): $(VENV)/.ready $(SOURCES)
+	@echo "freezing $@ ..."
+	@PYTHONHASHSEED=1 $(PY) -m PyInstaller --noconfirm --log-level ERROR --workpath .cache/pyinstaller --distpath dist build/kukuri-sidecar.spec
+	@$(PY) build/smoke.py $(BINARY)
+	@touch $@
+
+schema: setup ## write rpc-schema/ from the code
+	$(PY) -m kukuri_sidecar schema
+
+format: setup ## let ruff format and mend
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+bench-rpc: $(BINARY) ## start-up, memory, round trips and exit times of the frozen binary beside their targets
+	$(PY) tests/bench/rpc.py $(BINARY)
+
+sim: setup ## [NODES="100 1000"]: gossip simulations of the production core beside the Rust figures
+	PYTHONPATH=sidecar:tests $(PY) -m sim.gossip_report --nodes $(or $(NODES),100 1000)
+
+.cache/iroh-wheels/.ready: tests/peers/iroh_wheels.lock $(VENV)/.ready
+	$(PY) tests/peers/fetch_iroh_wheels.py
+	@touch $@
+
+clean: ## remove what was built here
+	rm -rf $(VENV) .cache dist

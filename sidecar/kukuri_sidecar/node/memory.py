@@ -1,0 +1,180 @@
+"""What survives a restart: remembered topics, and the places where peers were met.
+
+Two small files in the profile. Caches, not truth: a damaged file is moved aside and reported, never fatal.
+Not here: the identity.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, TypeVar
+
+import anyio
+import msgspec
+from msgspec import Meta, Struct
+
+from kukuri_sidecar.errors import DecodeError, StorageError
+from kukuri_sidecar.node.envelopes import Mode
+from kukuri_sidecar.node.profile import Profile
+from kukuri_sidecar.wire.addr import HostPort
+from kukuri_sidecar.wire.ids import EndpointId, TopicId
+
+TOPICS_FILE = "topics.json"
+PEERS_FILE = "peers.json"
+VERSION = 1
+MAX_TOPICS = 1024  # the most that limits.topics allows
+MAX_PEERS = 1024  # api.md section 6: persist_peers
+MAX_PEER_AGE_MS = 30 * 24 * 3600 * 1000
+MAX_MEMBERS_PER_TOPIC = 64
+SAVE_INTERVAL_S = 5.0  # what a crash may forget; a write happens only after a change
+
+_log = logging.getLogger(__name__)
+
+
+class RememberedTopic(Struct, frozen=True):
+    """A topic to join again, with the members it had."""
+
+    topic_id: str
+    name: str | None
+    mode: Mode
+    max_message_bytes: Annotated[int, Meta(ge=512, le=1_048_576)]
+    members: list[str] = []
+
+    @property
+    def id(self) -> TopicId:
+        """The topic id; DecodeError when the file holds something else."""
+        return TopicId.from_hex(self.topic_id)
+
+    @property
+    def member_ids(self) -> tuple[EndpointId, ...]:
+        """The members; DecodeError when the file holds something else."""
+        return tuple(EndpointId.from_hex(member) for member in self.members[:MAX_MEMBERS_PER_TOPIC])
+
+
+class RememberedPeer(Struct, frozen=True):
+    """A peer that proved its identity at ``host``, the last time at ``seen_ms`` (Unix)."""
+
+    endpoint_id: str
+    host: str
+    seen_ms: int
+
+    @property
+    def id(self) -> EndpointId:
+        """The endpoint id; DecodeError when the file holds something else."""
+        return EndpointId.from_hex(self.endpoint_id)
+
+    @property
+    def place(self) -> HostPort:
+        """Where it was met; DecodeError when the file holds something else."""
+        return HostPort.parse(self.host)
+
+
+class _TopicsFile(Struct):
+    version: int
+    topics: list[RememberedTopic]
+
+
+class _PeersFile(Struct):
+    version: int
+    peers: list[RememberedPeer]
+
+
+_FileT = TypeVar("_FileT", bound=Struct)
+_EntryT = TypeVar("_EntryT")
+
+
+class Memory:
+    """Reads once, writes when something changed. Blocks on the disk: call it in a thread."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._written: dict[str, bytes] = {}
+        self.warnings: list[str] = []
+
+    def topics(self) -> list[RememberedTopic]:
+        """Return the remembered topics; none, and a warning, when the file is damaged."""
+        file = self._load(TOPICS_FILE, _TopicsFile)
+        topics = file.topics[:MAX_TOPICS] if file else []
+        return self._sound(TOPICS_FILE, topics, lambda topic: (topic.id, topic.member_ids))
+
+    def peers(self, now_ms: int) -> list[RememberedPeer]:
+        """Return the remembered peers of the last 30 days; none, and a warning, when the file is damaged."""
+        file = self._load(PEERS_FILE, _PeersFile)
+        peers = [peer for peer in file.peers if now_ms - peer.seen_ms < MAX_PEER_AGE_MS] if file else []
+        return self._sound(PEERS_FILE, peers[:MAX_PEERS], lambda peer: (peer.id, peer.place))
+
+    def save_topics(self, topics: Iterable[RememberedTopic]) -> None:
+        """Replace the remembered topics; StorageError when the disk refuses."""
+        self._save(TOPICS_FILE, _TopicsFile(VERSION, list(topics)))
+
+    def save_peers(self, peers: Iterable[RememberedPeer]) -> None:
+        """Replace the remembered peers; StorageError when the disk refuses."""
+        self._save(PEERS_FILE, _PeersFile(VERSION, list(peers)[:MAX_PEERS]))
+
+    def _load(self, name: str, type_: type[_FileT]) -> _FileT | None:
+        data = self._profile.read(name)
+        if data is None:
+            return None
+        try:
+            file = msgspec.json.decode(data, type=type_)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._reject(name)
+            return None
+        self._written[name] = data
+        return file
+
+    def _sound(self, name: str, entries: list[_EntryT], parse: Callable[[_EntryT], object]) -> list[_EntryT]:
+        """Return ``entries`` if every one of them parses."""
+        try:
+            for entry in entries:
+                parse(entry)
+        except DecodeError:
+            self._reject(name)
+            return []
+        return entries
+
+    def _reject(self, name: str) -> None:
+        try:
+            aside = self._profile.set_aside(name)
+            self.warnings.append(f"{name} was damaged; it is kept as {aside} and a new one is begun")
+        except StorageError as exc:
+            self.warnings.append(f"{name} is damaged: {exc.message}")
+
+    def _save(self, name: str, file: Struct) -> None:
+        data = msgspec.json.encode(file) + b"\n"
+        if self._written.get(name) != data:
+            self._profile.write(name, data)
+            self._written[name] = data
+
+
+class Keeper:
+    """Saves what changed every few seconds and at the end. A disk that refuses is logged, never fatal."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        topics: Callable[[], Sequence[RememberedTopic]],
+        peers: Callable[[], Sequence[RememberedPeer]],
+    ) -> None:
+        self._memory = memory
+        self._topics = topics
+        self._peers = peers
+
+    async def run(self) -> None:
+        """Save now and then, until cancelled."""
+        while True:
+            await anyio.sleep(SAVE_INTERVAL_S)
+            await self.save()
+
+    async def save(self) -> None:
+        """Write both files if they changed."""
+        topics, peers = self._topics(), self._peers()  # on the loop: the thread sees lists nobody changes
+        try:
+            await anyio.to_thread.run_sync(self._write, topics, peers)
+        except StorageError as exc:
+            _log.warning("%s", exc.message)
+
+    def _write(self, topics: Sequence[RememberedTopic], peers: Sequence[RememberedPeer]) -> None:
+        self._memory.save_topics(topics)
+        self._memory.save_peers(peers)

@@ -1,0 +1,385 @@
+"""Connections by peer: dialled once, shared by all topics, counted only while they live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from kukuri_sidecar.errors import (
+    DialTimeout,
+    DnsFailure,
+    InvalidPeer,
+    LimitReached,
+    NoAddresses,
+    SidecarError,
+    TransportError,
+    UnknownPeer,
+)
+from kukuri_sidecar.net.clock import WallMs
+from kukuri_sidecar.net.hosts import resolve_host
+from kukuri_sidecar.net.quic import Connection, ConnectionLost, ConnectionUser, QuicEndpoint
+from kukuri_sidecar.node.address_book import AddressBook
+from kukuri_sidecar.node.config import Config
+from kukuri_sidecar.node.events import Emit, PeerChanged, PeerState
+from kukuri_sidecar.proto.backoff import backoff
+from kukuri_sidecar.proto.core import Rng
+from kukuri_sidecar.wire.addr import HostPort, PeerHint, SocketAddr
+from kukuri_sidecar.wire.ids import EndpointId, TopicId
+
+MAX_PARALLEL_DIALS = 8  # trust.md 2.6
+MAX_SPARE_CONNECTIONS = 3  # simultaneous dials leave one or two behind; more is a peer's mistake
+MAX_RECORDS = 1024  # peers we keep a back-off or an error for
+MAX_DIAL_ADDRESSES = 16  # one dial fans out to so many at most
+HEALTHY_AFTER_S = 60.0  # a connection that lived so long resets the back-off
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedPeer:
+    """A live, authenticated connection, for ``peer.connect``."""
+
+    endpoint_id: EndpointId
+    path: str
+    address: SocketAddr | None
+    rtt_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """One row of ``peer.list``; instants are Unix milliseconds."""
+
+    endpoint_id: EndpointId
+    state: PeerState
+    origins: tuple[str, ...]
+    path: str | None
+    address: SocketAddr | None
+    rtt_ms: int | None
+    topics: tuple[TopicId, ...]
+    connected_ms: int | None
+    retry_at_ms: int | None
+    last_error: str | None
+
+
+@dataclass
+class _Peer:
+    connections: list[Connection] = field(default_factory=list)  # the newest last: it is the one to send on
+    dial_done: anyio.Event | None = None  # present while a dial is under way
+    failures: int = 0
+    retry_at: float = -inf  # monotonic seconds
+    last_error: SidecarError | None = None
+    connected_ms: int | None = None
+
+
+class Peers:
+    """The pool. ``run`` owns the dials; everything else is called on the loop and answers at once."""
+
+    def __init__(
+        self,
+        *,
+        own_id: EndpointId,
+        alpn: str,
+        config: Config,
+        book: AddressBook,
+        emit: Emit,
+        rng: Rng,
+        wall_ms: WallMs,
+    ) -> None:
+        self._own_id = own_id
+        self._alpn = alpn
+        self._config = config
+        self._book = book
+        self._emit = emit
+        self._rng = rng
+        self._wall_ms = wall_ms
+        self._peers: dict[EndpointId, _Peer] = {}
+        self._dials: TaskGroup | None = None
+        self._slots: anyio.CapacityLimiter | None = None
+        self._endpoint: QuicEndpoint | None = None
+        self._user_for: Callable[[Connection], ConnectionUser] = _nobody
+        self._unreachable: Callable[[EndpointId, SidecarError], None] = lambda *_: None
+        self._topics_of: Callable[[EndpointId], tuple[TopicId, ...]] = lambda _: ()
+
+    def wire(
+        self,
+        endpoint: QuicEndpoint,
+        user_for: Callable[[Connection], ConnectionUser],
+        unreachable: Callable[[EndpointId, SidecarError], None],
+        topics_of: Callable[[EndpointId], tuple[TopicId, ...]],
+    ) -> None:
+        """Name the endpoint that dials and the service that uses the connections, before ``run``."""
+        self._endpoint = endpoint
+        self._user_for, self._unreachable, self._topics_of = user_for, unreachable, topics_of
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Own the dials until cancelled."""
+        self._slots = anyio.CapacityLimiter(MAX_PARALLEL_DIALS)
+        async with anyio.create_task_group() as tasks:
+            self._dials = tasks
+            task_status.started()
+            await anyio.sleep_forever()
+
+    # --- what the topics service asks ------------------------------------------------------------------
+
+    def connection(self, endpoint_id: EndpointId) -> Connection | None:
+        """Return the connection to send on, if one lives."""
+        peer = self._peers.get(endpoint_id)
+        return peer.connections[-1] if peer and peer.connections else None
+
+    def want(self, endpoint_id: EndpointId) -> bool:
+        """Start a dial unless one runs or the peer is in its back-off; say whether an outcome will follow.
+
+        The outcome is a call of ``user_for`` or of ``unreachable``, never before this method has returned.
+        """
+        peer = self._record(endpoint_id)
+        if peer.connections or peer.dial_done:
+            return True
+        if self._dials is None or endpoint_id == self._own_id or anyio.current_time() < peer.retry_at:
+            return False
+        self._start_dial(endpoint_id, peer)
+        return True
+
+    def retry_at(self, endpoint_id: EndpointId) -> float:
+        """Return the monotonic time before which ``want`` refuses; -inf when it would dial at once."""
+        peer = self._peers.get(endpoint_id)
+        return peer.retry_at if peer else -inf
+
+    def last_error(self, endpoint_id: EndpointId) -> SidecarError | None:
+        """Return why the last dial failed; None after a success."""
+        peer = self._peers.get(endpoint_id)
+        return peer.last_error if peer else None
+
+    def learn(self, hint: PeerHint, origin: str) -> bool:
+        """Take a hint about where a peer is; say whether it holds an address that was unknown.
+
+        News lift the peer's back-off and join a dial that is under way.
+        """
+        if hint.endpoint_id == self._own_id:
+            return False
+        before = self._book.hosts(hint.endpoint_id)
+        self._book.learn(hint.endpoint_id, hint.hosts, origin)
+        fresh = [host for host in self._book.hosts(hint.endpoint_id) if host not in before]
+        peer = self._peers.get(hint.endpoint_id)
+        if fresh and peer:
+            peer.retry_at = -inf
+            if peer.dial_done and self._dials:
+                self._dials.start_soon(self._widen_dial, hint.endpoint_id, fresh)
+        return bool(fresh)
+
+    # --- what the host asks ----------------------------------------------------------------------------
+
+    async def connect(self, hint: PeerHint, timeout_s: float) -> ConnectedPeer:
+        """Dial the peer now, or return the live connection.
+
+        Raises InvalidPeer for ourselves, and every error of ``QuicEndpoint.dial``. Dials are shared: when
+        this caller gives up, others still get the result.
+        """
+        endpoint_id = hint.endpoint_id
+        if endpoint_id == self._own_id:
+            raise InvalidPeer("this is our own endpoint id", segment="endpoint_id", reason="own id")
+        self.learn(hint, "ticket")
+        peer = self._record(endpoint_id)
+        if not peer.connections:
+            with anyio.move_on_after(timeout_s) as waiting:
+                if peer.dial_done is None:
+                    self._start_dial(endpoint_id, peer)
+                assert peer.dial_done is not None  # noqa: S101 - set by _start_dial
+                await peer.dial_done.wait()
+            if not peer.connections:
+                if waiting.cancelled_caught or peer.last_error is None:
+                    tried = [str(host) for host in self._book.hosts(endpoint_id)]
+                    raise DialTimeout("no address answered in time", tried=tried)
+                raise peer.last_error
+        connection = peer.connections[-1]
+        return ConnectedPeer(endpoint_id, "direct", connection.address, _ms(connection.rtt_s))
+
+    async def disconnect(self, endpoint_id: EndpointId, *, forget: bool) -> bool:
+        """Close the peer's connections; say whether there were any. UnknownPeer when never heard of."""
+        peer = self._peers.get(endpoint_id)
+        if peer is None and endpoint_id not in self._book:
+            raise UnknownPeer("this endpoint id was never heard of")
+        connections = list(peer.connections) if peer else []
+        for connection in connections:
+            connection.close(0, "disconnected by the application")
+        if forget:
+            self._book.forget(endpoint_id)
+            if peer and not peer.dial_done:
+                self._peers.pop(endpoint_id, None)
+        return bool(connections)
+
+    def list(self) -> Sequence[PeerInfo]:
+        """Return every peer that we dialled, that is connected, or that somebody told us of."""
+        known = dict.fromkeys([*self._peers, *self._book.known()])
+        return [self._info(endpoint_id) for endpoint_id in known]
+
+    @property
+    def connected(self) -> int:
+        """Number of peers with a live connection."""
+        return sum(bool(peer.connections) for peer in self._peers.values())
+
+    # --- connections come and go -----------------------------------------------------------------------
+
+    def accepted(self, connection: Connection) -> ConnectionUser | None:
+        """Take an inbound connection that proved its identity."""
+        return self._established(connection, "inbound")
+
+    def _established(self, connection: Connection, origin: str | None) -> ConnectionUser:
+        endpoint_id = connection.peer
+        peer = self._record(endpoint_id)
+        if origin:
+            self._book.learn(endpoint_id, [connection.address], origin)
+        self._book.prove(endpoint_id, connection.address, self._wall_ms())
+        first = not peer.connections
+        peer.connections.append(connection)
+        peer.last_error = None
+        peer.retry_at = -inf
+        for spare in peer.connections[: -1 - MAX_SPARE_CONNECTIONS]:
+            spare.close(0, "superseded")
+        if first:
+            peer.connected_ms = self._wall_ms()
+            self._announce(endpoint_id, PeerState.CONNECTED, None, connection)
+        return self._user_for(connection)
+
+    def lost(self, connection: Connection, reason: ConnectionLost) -> None:
+        """Note that a connection ended; called by its user, exactly once."""
+        peer = self._peers.get(connection.peer)
+        if peer is None or connection not in peer.connections:
+            return
+        peer.connections.remove(connection)
+        if peer.connections:
+            return
+        if anyio.current_time() - connection.established_at >= HEALTHY_AFTER_S:
+            peer.failures = 0
+        peer.connected_ms = None
+        self._announce(connection.peer, PeerState.DISCONNECTED, reason.kind, None)
+
+    # --- dialling --------------------------------------------------------------------------------------
+
+    def _start_dial(self, endpoint_id: EndpointId, peer: _Peer) -> None:
+        assert self._dials is not None  # noqa: S101 - run() comes first
+        peer.dial_done = anyio.Event()
+        self._dials.start_soon(self._dial, endpoint_id, peer)
+
+    async def _dial(self, endpoint_id: EndpointId, peer: _Peer) -> None:
+        done = peer.dial_done
+        assert done is not None  # noqa: S101 - set by _start_dial
+        failure: SidecarError | None = None
+        try:
+            await self._try_to_dial(endpoint_id)
+        except SidecarError as exc:
+            failure = exc
+        finally:
+            peer.dial_done = None
+            done.set()
+        if failure is None or peer.connections:  # they may have dialled us meanwhile
+            peer.failures = 0
+            return
+        peer.failures += 1
+        peer.last_error = failure
+        connect = self._config.connect
+        peer.retry_at = anyio.current_time() + backoff(
+            peer.failures,
+            self._rng,
+            least_s=connect.backoff_min_ms / 1000,
+            most_s=connect.backoff_max_ms / 1000,
+        )
+        self._announce(endpoint_id, PeerState.DISCONNECTED, failure.kind, None)
+        self._unreachable(endpoint_id, failure)
+
+    async def _try_to_dial(self, endpoint_id: EndpointId) -> None:
+        assert self._endpoint is not None and self._slots is not None  # noqa: S101, PT018 - run() comes first
+        async with self._slots:
+            hosts = self._book.hosts(endpoint_id)
+            if not hosts:
+                raise NoAddresses("nothing dialable is known for this peer", source_errors={})
+            if self.connected >= self._config.max_peers:
+                raise LimitReached(
+                    "as many peers as allowed are connected",
+                    limit="max_peers",
+                    max=self._config.max_peers,
+                    retry_at_ms=None,
+                )
+            self._announce(endpoint_id, PeerState.CONNECTING, None, None)
+            addresses = await _resolve(hosts)
+            if not addresses:
+                raise NoAddresses(
+                    "no host name of this peer resolves", source_errors={"dns": DnsFailure.kind}
+                )
+            try:
+                await self._endpoint.dial(
+                    endpoint_id,
+                    addresses[:MAX_DIAL_ADDRESSES],
+                    self._alpn,
+                    lambda connection: self._established(connection, None),
+                    timeout_s=self._config.connect.timeout_ms / 1000,
+                )
+            except NoAddresses:
+                raise NoAddresses(
+                    "no address of this peer is of a family that we have a socket of", source_errors={}
+                ) from None
+
+    async def _widen_dial(self, endpoint_id: EndpointId, hosts: Sequence[HostPort]) -> None:
+        assert self._endpoint is not None  # noqa: S101 - run() comes first
+        self._endpoint.add_addresses(endpoint_id, await _resolve(hosts))
+
+    # --- bookkeeping -----------------------------------------------------------------------------------
+
+    def _record(self, endpoint_id: EndpointId) -> _Peer:
+        peer = self._peers.get(endpoint_id)
+        if peer is None:
+            if len(self._peers) >= MAX_RECORDS:
+                self._drop_idle_record()
+            peer = self._peers[endpoint_id] = _Peer()
+        return peer
+
+    def _drop_idle_record(self) -> None:
+        for endpoint_id, peer in self._peers.items():
+            if not peer.connections and peer.dial_done is None:
+                del self._peers[endpoint_id]
+                return
+
+    def _announce(
+        self, endpoint_id: EndpointId, state: PeerState, reason: str | None, connection: Connection | None
+    ) -> None:
+        path = "direct" if connection else None
+        rtt = _ms(connection.rtt_s) if connection else None
+        self._emit(PeerChanged(endpoint_id, state, path, rtt, reason))
+
+    def _info(self, endpoint_id: EndpointId) -> PeerInfo:
+        peer = self._peers.get(endpoint_id) or _Peer()
+        connection = peer.connections[-1] if peer.connections else None
+        if connection:
+            state = PeerState.CONNECTED
+        else:
+            state = PeerState.CONNECTING if peer.dial_done else PeerState.DISCONNECTED
+        wait_s = peer.retry_at - anyio.current_time()
+        return PeerInfo(
+            endpoint_id=endpoint_id,
+            state=state,
+            origins=self._book.origins(endpoint_id),
+            path="direct" if connection else None,
+            address=connection.address if connection else None,
+            rtt_ms=_ms(connection.rtt_s) if connection else None,
+            topics=self._topics_of(endpoint_id),
+            connected_ms=peer.connected_ms if connection else None,
+            retry_at_ms=self._wall_ms() + round(wait_s * 1000) if wait_s > 0 and not connection else None,
+            last_error=peer.last_error.kind if peer.last_error else None,
+        )
+
+
+async def _resolve(hosts: Iterable[HostPort]) -> list[SocketAddr]:
+    """Turn places into addresses, in order; names that do not resolve are left out."""
+    found: dict[SocketAddr, None] = {}
+    for host in hosts:
+        found |= dict.fromkeys(await resolve_host(host))
+    return list(found)
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
+
+
+def _nobody(_: Connection) -> ConnectionUser:
+    raise TransportError("no service uses connections yet")

@@ -1,0 +1,322 @@
+"""Topics, pool, links and the gossip core together, on the virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from random import Random
+
+import anyio
+import pytest
+
+from kukuri_sidecar.errors import LimitReached, MessageTooLarge, ModeMismatch, NoNeighbors, UnknownTopic
+from kukuri_sidecar.node import events
+from kukuri_sidecar.node.address_book import AddressBook
+from kukuri_sidecar.node.agenda import Agenda
+from kukuri_sidecar.node.config import Config, resolve
+from kukuri_sidecar.node.envelopes import Envelopes, Mode
+from kukuri_sidecar.node.events import (
+    NodeEvent,
+    PeerChanged,
+    PeerState,
+    TopicMessage,
+    TopicPublished,
+    TopicState,
+)
+from kukuri_sidecar.node.peers import Peers
+from kukuri_sidecar.node.publishing import MAX_QUEUED_MESSAGES
+from kukuri_sidecar.node.topics import JoinRequest, Topics
+from kukuri_sidecar.proto.gossip.config import GossipConfig
+from kukuri_sidecar.wire.addr import HostPort, PeerHint
+from kukuri_sidecar.wire.ids import TopicId
+from kukuri_sidecar.wire.keys import SecretKey
+from kukuri_sidecar.wire.peer_data import encode_peer_data
+from sim.quic_net import SimEndpoint, SimNet
+
+pytestmark = pytest.mark.anyio
+
+TOPIC = TopicId(b"t" * 32)
+DEAD = HostPort("192.0.2.1", 9)
+
+
+@dataclass(eq=False)
+class Node:
+    """One simulated node with everything above the QUIC endpoint."""
+
+    net: SimNet
+    secret: SecretKey
+    rng: Random
+    config: Config = field(default_factory=Config)
+    events: list[NodeEvent] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.id = self.secret.endpoint_id
+        self.agenda = Agenda()
+        self.peers = Peers(
+            own_id=self.id,
+            alpn="/iroh-gossip/1",
+            config=self.config,
+            book=AddressBook(),
+            emit=self.events.append,
+            rng=self.rng,
+            wall_ms=self.wall_ms,
+        )
+        self.endpoint: SimEndpoint = self.net.endpoint(self.id, self.peers.accepted)
+        self.topics = Topics(
+            own_id=self.id,
+            core_config=GossipConfig(),
+            config=self.config,
+            peers=self.peers,
+            agenda=self.agenda,
+            emit=self.events.append,
+            rng=self.rng,
+            wall_ms=self.wall_ms,
+            bootstrap=(),
+            envelopes=Envelopes(self.secret, self.rng, self.wall_ms),
+        )
+        swarm = self.topics.swarm
+        self.peers.wire(self.endpoint, swarm.user_for, swarm.unreachable, self.topics.topics_of)
+
+    @staticmethod
+    def wall_ms() -> int:
+        return 1_700_000_000_000 + round(anyio.current_time() * 1000)
+
+    @property
+    def hint(self) -> PeerHint:
+        return PeerHint(self.id, (HostPort(*self.endpoint.address),))
+
+    async def join(self, *bootstrap: PeerHint, mode: Mode | None = None) -> None:
+        await self.topics.join(JoinRequest(TOPIC, None, bootstrap, mode, None))
+
+    def publish(
+        self, payload: bytes, *, queue: bool = False, confirm: bool = False, ttl_s: float = 30.0
+    ) -> str:
+        published = self.topics.publish(
+            TOPIC, payload, neighbors_only=False, queue=queue, queue_ttl_s=ttl_s, confirm=confirm
+        )
+        return published.state
+
+    @property
+    def received(self) -> list[bytes]:
+        return [event.payload for event in self.events if isinstance(event, TopicMessage)]
+
+    @property
+    def state(self) -> TopicState:
+        (info,) = self.topics.list(None)
+        return info.state
+
+    def neighbors(self) -> int:
+        (info,) = self.topics.list(None)
+        return len(info.neighbors)
+
+
+class World:
+    """Makes nodes that run until the test ends."""
+
+    def __init__(self, net: SimNet, tasks: anyio.abc.TaskGroup, rng: Random) -> None:
+        self.net, self._tasks, self._rng = net, tasks, rng
+        self._count = 0
+
+    async def node(self, **config: object) -> Node:
+        self._count += 1
+        secret = SecretKey(self._count.to_bytes(32, "big"))
+        node = Node(self.net, secret, Random(self._rng.random()), resolve({"host": config}).config)
+        await self._tasks.start(node.agenda.run)
+        await self._tasks.start(node.peers.run)
+        node.topics.set_own_data(encode_peer_data(None, [node.endpoint.address]))
+        return node
+
+
+@pytest.fixture
+async def world(rng: Random) -> AsyncIterator[World]:
+    async with SimNet().running() as net, anyio.create_task_group() as tasks:
+        yield World(net, tasks, rng)
+        tasks.cancel_scope.cancel()
+
+
+async def until(is_true: object, limit_s: float = 120.0) -> float:
+    """Let virtual time pass until the condition holds; return how long it took."""
+    start = anyio.current_time()
+    while not is_true():  # type: ignore[operator]
+        assert anyio.current_time() - start < limit_s, "it never came true"
+        await anyio.sleep(0.005)
+    return anyio.current_time() - start
+
+
+async def test_two_nodes_meet_and_talk_whoever_dials(world: World) -> None:
+    a, b = await world.node(), await world.node()
+    await a.join()
+    await b.join(a.hint)
+    await until(lambda: a.neighbors() == b.neighbors() == 1, 1)
+    assert a.publish(b"from a") == b.publish(b"from b") == "accepted"
+    await until(lambda: a.received == [b"from b"] and b.received == [b"from a"], 1)
+    changes = [e.state for e in a.events if isinstance(e, PeerChanged)]
+    assert changes == [PeerState.CONNECTED]
+
+
+async def test_without_anybody_the_topic_is_isolated_and_says_when_it_tries_again(world: World) -> None:
+    a = await world.node()
+    await a.join()
+    assert a.state is TopicState.ISOLATED
+    with pytest.raises(NoNeighbors) as caught:
+        a.publish(b"nobody")
+    first = caught.value.details["next_attempt_at_ms"]
+    assert isinstance(first, int)
+    assert 1_000 <= first - a.wall_ms() <= 2_000
+    await anyio.sleep(600)
+    (info,) = a.topics.list(None)
+    assert 8 <= info.join_attempts <= 30  # 1, 2, 4 ... 64 s with jitter
+    assert info.next_attempt_at_ms is not None
+    assert info.next_attempt_at_ms - a.wall_ms() <= 64_000
+
+
+async def test_a_dead_bootstrap_peer_is_tried_again_until_it_lives(world: World) -> None:
+    """Upstream never dials a peer again whose first dial failed (U2)."""
+    a, b = await world.node(), await world.node()
+    b.endpoint.is_up = False
+    await a.join(b.hint)
+    await anyio.sleep(45)
+    assert a.state is TopicState.ISOLATED
+    assert len(a.endpoint.dials) >= 2
+    (info,) = a.topics.list(None)
+    assert info.last_error == "dial_timeout"
+    assert info.missing_bootstrap == (b.id,)
+    b.endpoint.is_up = True
+    await b.join()
+    await until(lambda: a.state is TopicState.JOINED, 90)
+    (info,) = a.topics.list(None)
+    assert info.last_error is None
+
+
+async def test_a_new_address_is_tried_at_once_in_spite_of_the_backoff(world: World) -> None:
+    a, b = await world.node(), await world.node()
+    await b.join()
+    await a.join(PeerHint(b.id, (DEAD,)))
+    await anyio.sleep(60)
+    assert a.state is TopicState.ISOLATED
+    await a.join(b.hint)
+    assert await until(lambda: a.state is TopicState.JOINED) < 0.5
+
+
+async def test_a_lost_neighbor_is_replaced_and_the_return_of_the_lost_one_noticed(world: World) -> None:
+    a, b = await world.node(), await world.node()
+    await a.join()
+    await b.join(a.hint)
+    await until(lambda: a.state is b.state is TopicState.JOINED)
+    world.net.partition([a.endpoint], [b.endpoint])
+    await until(lambda: a.state is b.state is TopicState.ISOLATED, 20)
+    downs = [e.reason for e in a.events if isinstance(e, events.NeighborDown)]
+    assert downs == ["connection_lost"]
+    await anyio.sleep(60)
+    world.net.heal()
+    await until(lambda: a.state is b.state is TopicState.JOINED, 80)
+
+
+async def test_a_message_waits_for_the_first_neighbor_and_is_confirmed(world: World) -> None:
+    a, b = await world.node(), await world.node()
+    await a.join()
+    assert a.publish(b"early", queue=True) == "queued"
+    await anyio.sleep(5)
+    await b.join(a.hint)
+    await until(lambda: b.received == [b"early"], 5)
+    await until(lambda: any(isinstance(e, TopicPublished) for e in a.events), 1)
+    fates = [(e.state, e.acked_by) for e in a.events if isinstance(e, TopicPublished)]
+    assert fates == [("acked", 1)]
+
+
+async def test_a_waiting_message_expires(world: World) -> None:
+    a = await world.node()
+    await a.join()
+    a.publish(b"short", queue=True, ttl_s=2)
+    a.publish(b"long", queue=True, ttl_s=4)
+    await anyio.sleep(3)
+    assert [e.state for e in a.events if isinstance(e, TopicPublished)] == ["expired"]
+    await a.topics.leave(TOPIC)
+    assert [e.state for e in a.events if isinstance(e, TopicPublished)] == ["expired", "failed"]
+
+
+@pytest.mark.parametrize("count", [MAX_QUEUED_MESSAGES - 1, MAX_QUEUED_MESSAGES, MAX_QUEUED_MESSAGES + 1])
+async def test_the_queue_of_a_topic_is_bounded(world: World, count: int) -> None:
+    a = await world.node()
+    await a.join()
+    for number in range(min(count, MAX_QUEUED_MESSAGES)):
+        a.publish(number.to_bytes(2, "big"), queue=True)
+    if count > MAX_QUEUED_MESSAGES:
+        with pytest.raises(LimitReached):
+            a.publish(b"one more", queue=True)
+
+
+async def test_a_publish_that_nobody_acknowledges_expires(world: World) -> None:
+    a, b = await world.node(), await world.node()
+    await a.join()
+    await b.join(a.hint)
+    await until(lambda: a.neighbors() == 1)
+    for connection in a.endpoint.connections:
+        connection.reads = False
+    a.publish(b"into the void", confirm=True)
+    await anyio.sleep(31)
+    assert [(e.state, e.acked_by) for e in a.events if isinstance(e, TopicPublished)] == [("expired", 0)]
+
+
+async def test_two_neighbors_must_acknowledge(world: World) -> None:
+    a, b, c = await world.node(), await world.node(), await world.node()
+    await a.join()
+    await b.join(a.hint)
+    await c.join(a.hint)
+    await until(lambda: a.neighbors() == b.neighbors() == c.neighbors() == 2, 5)
+    a.publish(b"sure", confirm=True)
+    await until(lambda: any(isinstance(e, TopicPublished) for e in a.events), 1)
+    assert [(e.state, e.acked_by) for e in a.events if isinstance(e, TopicPublished)] == [("acked", 2)]
+
+
+async def test_leaving_is_seen_and_ends_the_connection(world: World) -> None:
+    a, b = await world.node(), await world.node()
+    await a.join()
+    await b.join(a.hint)
+    await until(lambda: a.neighbors() == 1)
+    await b.topics.leave(TOPIC)
+    await until(lambda: a.state is TopicState.ISOLATED, 1)
+    assert [e.reason for e in a.events if isinstance(e, events.NeighborDown)] == ["left"]
+    await until(lambda: not b.endpoint.connections, 6)
+    with pytest.raises(UnknownTopic):
+        b.publish(b"gone")
+
+
+async def test_crossing_dials_end_in_one_neighborship_that_works(world: World) -> None:
+    a, b = await world.node(), await world.node()
+    await a.join(b.hint)
+    await b.join(a.hint)
+    await until(lambda: a.neighbors() == b.neighbors() == 1, 2)
+    for number in range(5):
+        a.publish(b"a%d" % number)
+        b.publish(b"b%d" % number)
+    await until(lambda: len(a.received) == len(b.received) == 5, 2)
+    await anyio.sleep(30)
+    assert a.neighbors() == b.neighbors() == 1
+
+
+async def test_twenty_nodes_through_one_all_hear_all(world: World) -> None:
+    nodes = [await world.node() for _ in range(20)]
+    await nodes[0].join()
+    for node in nodes[1:]:
+        await node.join(nodes[0].hint)
+    await until(lambda: all(node.neighbors() >= 2 for node in nodes), 10)
+    await anyio.sleep(2)  # until the neighbourships of the join storm are mutual
+    for number, node in enumerate(nodes):
+        node.publish(b"from %d" % number)
+    await until(lambda: all(len(node.received) == 19 for node in nodes), 10)
+    world.net.kill(nodes[0].endpoint)
+    await anyio.sleep(40)
+    nodes[5].publish(b"without the first")
+    await until(lambda: all(b"without the first" in node.received for node in nodes[1:5]), 10)
+
+
+async def test_modes_and_sizes_of_a_joined_topic_are_fixed(world: World) -> None:
+    a = await world.node()
+    await a.join(mode=Mode.RAW)
+    with pytest.raises(ModeMismatch):
+        await a.join(mode=Mode.SIGNED)
+    with pytest.raises(MessageTooLarge) as caught:
+        a.publish(bytes(4058), queue=True)
+    assert caught.value.details == {"limit": 4057, "size": 4058}
+    assert a.publish(bytes(4057), queue=True) == "queued"
