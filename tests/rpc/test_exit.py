@@ -13,7 +13,7 @@ import pytest
 
 from rpc.process import TOY, Host, line
 
-DEADLINE_S = 1.5 + 0.35  # the promise, and what the scheduler of a shared machine may add
+DEADLINE_S = 1.5 + 0.75  # the promise, and what the scheduler of a shared machine may add
 CODE_BLOCKED = 70
 
 STATES = [
