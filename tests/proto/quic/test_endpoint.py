@@ -14,6 +14,7 @@ from kukuri_sidecar.errors import (
     Offline,
     Refused,
 )
+from kukuri_sidecar.proto.quic import connection as connection_module
 from kukuri_sidecar.proto.quic.events import (
     Closed,
     DialFailed,
@@ -453,12 +454,33 @@ def test_pure_acknowledgements_do_not_pile_up() -> None:
     dialled, inbound = net.connect(client, server)
     up = dialled.open_uni()
     most = 0
-    for _ in range(2_000):
+    for _ in range(1_000):
         dialled.send(up, b"drip", is_end=False)
         client.pump()
         net.run(0.02)
-        most = max(most, inbound._quic.unacked_acks)
-    assert most < 600
+        most = max(most, inbound._quic.pure_acks)
+    assert most < 150
+
+
+def test_a_peer_that_acknowledges_nothing_is_not_acknowledged_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_module, "MAX_PURE_ACKS", 200)
+    net = QuicNet()
+    client, server = net.pair()
+    dialled, inbound = net.connect(client, server)
+    net.run(1)
+    dialled._quic._write_ack_frame = lambda **_: setattr(dialled._quic._spaces[Epoch.ONE_RTT], "ack_at", None)
+    up, most = dialled.open_uni(), 0
+    for _ in range(1_000):
+        dialled.send(up, b"drip", is_end=False)
+        client.pump()
+        net.run(0.02)
+        most = max(most, inbound._quic.pure_acks)
+        if server.of(Closed):
+            break
+    assert server.of(Closed)[0].lost.reason == "nothing is acknowledged"
+    assert 200 < most <= 205
 
 
 # --- The clock --------------------------------------------------------------------------------------------
