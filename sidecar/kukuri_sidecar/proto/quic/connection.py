@@ -217,6 +217,9 @@ class ConnectionCore:
                 self._close_transport(QuicErrorCode.INTERNAL_ERROR, "handshake timed out")
             elif now >= self._stalls_at:
                 self._close_transport(QuicErrorCode.INTERNAL_ERROR, "no progress")
+        elif now >= self._dead_at:
+            # Before the negotiated idle time: our heartbeats went unanswered, the path or the peer is gone.
+            self._close(ConnectionLost(0, "silent", by_peer=False, kind=LossKind.IDLE))
         elif quic.pure_acks > MAX_PURE_ACKS:
             self._close_transport(QuicErrorCode.PROTOCOL_VIOLATION, "nothing is acknowledged")
         elif now >= self._ping_at or (quic.pure_acks > PING_AT_PURE_ACKS and not quic.is_waiting_for_ack):
@@ -258,7 +261,7 @@ class ConnectionCore:
         if self.phase is Phase.HANDSHAKING:
             self.due = min(timer, self._deadline, self._stalls_at)
         else:
-            self.due = min(timer, self._ping_at)
+            self.due = min(timer, self._ping_at, self._dead_at)
         if quic.has_events:  # connection ids that this flight announces
             self.collect(now)
         return flight if self._paths is None else self._paths.route(flight)
@@ -475,6 +478,10 @@ class ConnectionCore:
     @property
     def _ping_at(self) -> float:
         return max(self._quic.last_received, self._pinged_at) + self._keep_alive_s
+
+    @property
+    def _dead_at(self) -> float:
+        return self._quic.last_received + self._table.limits.dead_after_s
 
     def _jittered_keep_alive(self) -> float:
         spread = KEEP_ALIVE_JITTER * (2 * self._table.rng.random() - 1)
