@@ -481,7 +481,7 @@ class ConnectionCore:
 
     @property
     def _dead_at(self) -> float:
-        return self._quic.last_received + self._table.limits.dead_after_s
+        return max(self._quic.last_received, self.established_at) + self._table.limits.dead_after_s
 
     def _jittered_keep_alive(self) -> float:
         spread = KEEP_ALIVE_JITTER * (2 * self._table.rng.random() - 1)
