@@ -22,6 +22,7 @@ from kukuri_sidecar.rpc.registry import Method
 
 OPENRPC_VERSION = "1.3.2"
 HASH_HEX_DIGITS = 16
+PREPARED = Path(__file__).with_name("openrpc.json")  # in a frozen program only, made with it
 
 Json = dict[str, Any]  # Any: JSON Schema is open-ended
 
@@ -79,7 +80,8 @@ def openrpc() -> Json:
 
 def openrpc_json() -> bytes:
     """Return the document as compact JSON, as `rpc.discover` answers it."""
-    return msgspec.json.encode(openrpc())
+    prepared = _read(PREPARED)
+    return msgspec.json.encode(openrpc()) if prepared is None else prepared
 
 
 def schema_hash(document: bytes) -> str:

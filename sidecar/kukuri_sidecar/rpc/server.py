@@ -162,7 +162,7 @@ class Server:
 
     @cached_property
     def openrpc(self) -> bytes:
-        """The OpenRPC document; some 40 ms the first time."""
+        """The OpenRPC document; unfrozen some 40 ms the first time."""
         from kukuri_sidecar.rpc.schema import openrpc_json
 
         return openrpc_json()
