@@ -162,6 +162,10 @@ class Node:
         topics = memory.topics() if memory else []
         peers = memory.peers(wall_ms()) if memory else []
         warnings += memory.warnings if memory else []
+        most = effective.config.limits.topics
+        if len(topics) > most:
+            warnings.append(f"{len(topics) - most} remembered topics are forgotten: limits.topics is {most}")
+            topics = topics[:most]
         node = cls(
             secret,
             effective.config,
