@@ -213,11 +213,11 @@ class Node:
         if self._keeper:
             await self._keeper.save()
         unsent = sum(self.topics.queued_messages)
+        closed = len(list(self._endpoint.connections))  # some close as soon as their topic is left
         left = self.topics.leave_all()
         with anyio.CancelScope(deadline=deadline - CLOSE_GRACE_S):
             await self.topics.swarm.wait_acknowledged()
         graceful = self.topics.swarm.backlog_bytes == 0
-        closed = len(list(self._endpoint.connections))
         await self._endpoint.close_all(0, "", max(0.0, deadline - anyio.current_time()))
         return ShutdownReport(graceful, left, closed, unsent)
 
