@@ -162,6 +162,10 @@ class Node:
         topics = memory.topics() if memory else []
         peers = memory.peers(wall_ms()) if memory else []
         warnings += memory.warnings if memory else []
+        most = effective.config.limits.topics
+        if len(topics) > most:
+            warnings.append(f"{len(topics) - most} remembered topics are forgotten: limits.topics is {most}")
+            topics = topics[:most]
         node = cls(
             secret,
             effective.config,
@@ -209,11 +213,11 @@ class Node:
         if self._keeper:
             await self._keeper.save()
         unsent = sum(self.topics.queued_messages)
+        closed = len(list(self._endpoint.connections))  # some close as soon as their topic is left
         left = self.topics.leave_all()
         with anyio.CancelScope(deadline=deadline - CLOSE_GRACE_S):
             await self.topics.swarm.wait_acknowledged()
         graceful = self.topics.swarm.backlog_bytes == 0
-        closed = len(list(self._endpoint.connections))
         await self._endpoint.close_all(0, "", max(0.0, deadline - anyio.current_time()))
         return ShutdownReport(graceful, left, closed, unsent)
 

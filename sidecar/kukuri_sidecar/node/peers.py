@@ -19,7 +19,7 @@ from kukuri_sidecar.errors import (
     TransportError,
     UnknownPeer,
 )
-from kukuri_sidecar.net.clock import WallMs
+from kukuri_sidecar.net.clock import Instants, WallMs
 from kukuri_sidecar.net.hosts import resolve_host
 from kukuri_sidecar.net.quic import Connection, ConnectionLost, ConnectionUser, QuicEndpoint
 from kukuri_sidecar.node.address_book import AddressBook
@@ -94,6 +94,7 @@ class Peers:
         self._emit = emit
         self._rng = rng
         self._wall_ms = wall_ms
+        self._instants = Instants(wall_ms)
         self._peers: dict[EndpointId, _Peer] = {}
         self._dials: TaskGroup | None = None
         self._slots: anyio.CapacityLimiter | None = None
@@ -354,7 +355,8 @@ class Peers:
             state = PeerState.CONNECTED
         else:
             state = PeerState.CONNECTING if peer.dial_done else PeerState.DISCONNECTED
-        wait_s = peer.retry_at - anyio.current_time()
+        now = anyio.current_time()
+        waits = peer.retry_at > now and not connection
         return PeerInfo(
             endpoint_id=endpoint_id,
             state=state,
@@ -364,7 +366,7 @@ class Peers:
             rtt_ms=_ms(connection.rtt_s) if connection else None,
             topics=self._topics_of(endpoint_id),
             connected_ms=peer.connected_ms if connection else None,
-            retry_at_ms=self._wall_ms() + round(wait_s * 1000) if wait_s > 0 and not connection else None,
+            retry_at_ms=self._instants.at_ms(peer.retry_at, now) if waits else None,
             last_error=peer.last_error.kind if peer.last_error else None,
         )
 
