@@ -37,6 +37,7 @@ from kukuri_sidecar.node.profile import Profile, default_data_dir
 from kukuri_sidecar.node.topics import Topics
 from kukuri_sidecar.proto.gossip.config import GossipConfig, MembershipConfig
 from kukuri_sidecar.wire.addr import EndpointAddr, HostPort, SocketAddr
+from kukuri_sidecar.wire.capabilities import OURS, encode_capabilities
 from kukuri_sidecar.wire.gossip_messages import ALPN as GOSSIP_ALPN
 from kukuri_sidecar.wire.ids import EndpointId
 from kukuri_sidecar.wire.keys import SecretKey
@@ -129,6 +130,8 @@ class Node:
         swarm = self.topics.swarm
         self.peers.wire(self._endpoint, swarm.user_for, swarm.unreachable, self.topics.topics_of)
         self._keeper = Keeper(memory, self.topics.remembered, self._met_peers) if memory else None
+        announces = config.gossip.announce_capabilities
+        self._extension = encode_capabilities(OURS) if announces else b""
         self._interfaces: tuple[str, ...] = ()
         self._shown: NodeInfo | None = None
 
@@ -264,7 +267,9 @@ class Node:
         if info == self._shown:
             return
         if self._shown is None or info.addresses != self._shown.addresses:
-            self.topics.set_own_data(encode_peer_data(None, [address for address, _ in info.addresses]))
+            self.topics.set_own_data(
+                encode_peer_data(None, [address for address, _ in info.addresses], self._extension)
+            )
         self._shown = info
         self._emit(NodeChanged(info))
 

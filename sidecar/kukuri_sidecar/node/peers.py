@@ -28,6 +28,7 @@ from kukuri_sidecar.node.events import Emit, PeerChanged, PeerState
 from kukuri_sidecar.proto.backoff import backoff
 from kukuri_sidecar.proto.core import Rng
 from kukuri_sidecar.wire.addr import HostPort, PeerHint, SocketAddr
+from kukuri_sidecar.wire.capabilities import Capability
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
 MAX_PARALLEL_DIALS = 8  # trust.md 2.6
@@ -61,6 +62,7 @@ class PeerInfo:
     connected_ms: int | None
     retry_at_ms: int | None
     last_error: str | None
+    is_sidecar: bool
 
 
 @dataclass
@@ -71,6 +73,7 @@ class _Peer:
     retry_at: float = -inf  # monotonic seconds
     last_error: SidecarError | None = None
     connected_ms: int | None = None
+    capabilities: Capability | None = None  # None: a plain node, as far as we know
 
 
 class Peers:
@@ -151,6 +154,12 @@ class Peers:
         """Return why the last dial failed; None after a success."""
         peer = self._peers.get(endpoint_id)
         return peer.last_error if peer else None
+
+    def recognise(self, endpoint_id: EndpointId, capabilities: Capability) -> None:
+        """Note that a peer we deal with is a sidecar too; unverified when others passed that on."""
+        peer = self._peers.get(endpoint_id)
+        if peer:  # strangers make no records
+            peer.capabilities = capabilities
 
     def learn(self, hint: PeerHint, origin: str) -> bool:
         """Take a hint about where a peer is; say whether it holds an address that was unknown.
@@ -368,6 +377,7 @@ class Peers:
             connected_ms=peer.connected_ms if connection else None,
             retry_at_ms=self._instants.at_ms(peer.retry_at, now) if waits else None,
             last_error=peer.last_error.kind if peer.last_error else None,
+            is_sidecar=peer.capabilities is not None,
         )
 
 

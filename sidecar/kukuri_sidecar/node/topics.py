@@ -155,7 +155,7 @@ class Topics:
         self._envelopes = envelopes
         self._opened: Opened | None = None  # the message that the core is about to deliver
         core = GossipCore(own_id, rng, message_id, core_config, self._accept)
-        self.swarm = Swarm(core, peers, agenda, self, config.gossip.max_message_bytes)
+        self.swarm = Swarm(core, peers, agenda, self, config)
         self._topics: dict[TopicId, _Topic] = {}
         self._receipts = Receipts(agenda, emit)
         self._publish_rate = TokenBucket(config.limits.publish_per_s, 2.0 * config.limits.publish_per_s)
