@@ -42,22 +42,28 @@ def rng(seed: int) -> Random:
 
 @pytest.fixture
 def clock() -> MockClock:
-    """The virtual clock of ``anyio_backend``: it jumps to the next deadline when every task waits."""
+    """The clock of ``virtual_backend``: it jumps to the next deadline when every task waits."""
     return MockClock(autojump_threshold=0)
 
 
 @pytest.fixture
-def anyio_backend(
+def virtual_backend(
     seed: int, clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, dict[str, object]]:
     """Run async tests on virtual time, their interleaving replayed from the seed.
 
-    No real sockets, threads or processes there. A module that needs them overrides this fixture with one that
-    returns "asyncio".
+    No real sockets, threads or processes there. A module that needs them overrides ``anyio_backend`` with a
+    fixture that returns "asyncio".
     """
     monkeypatch.setattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)  # as Hypothesis's plugin does
     monkeypatch.setattr(trio_run, "_r", Random(seed))
     return "trio", {"clock": clock}
+
+
+@pytest.fixture
+def anyio_backend(virtual_backend: tuple[str, dict[str, object]]) -> tuple[str, dict[str, object]]:
+    """What async tests run on, unless their folder, module or class says otherwise."""
+    return virtual_backend
 
 
 # --- the network ---------------------------------------------------------------------------------------

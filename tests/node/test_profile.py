@@ -299,7 +299,7 @@ def test_an_absent_file_is_none(profile: Profile) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.binary(max_size=50)), max_size=6))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_was_written_last_is_read(profile: Profile, writes: list[tuple[str, bytes]]) -> None:
     for name, data in writes:
         profile.write(name, data)

@@ -1,0 +1,1 @@
+"""Discrete-event simulations of the production cores: seeded, on virtual time, replayable."""

@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol, cast
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from kukuri_sidecar.errors import LocalProtocolError, NoAddresses, Offline, ShuttingDown, SidecarError
 from kukuri_sidecar.net.udp import Datagram, UdpCounters, UdpSockets
@@ -117,8 +118,9 @@ class Connection:
 
     @property
     def address(self) -> SocketAddr:
-        """Where the peer is now."""
-        return SocketAddr(*self._core.address)
+        """Where the peer is now; a link-local scope is our own affair and stays out."""
+        host, port = self._core.address
+        return SocketAddr(host.partition("%")[0], port)
 
     @property
     def rtt_s(self) -> float | None:
@@ -302,7 +304,7 @@ class QuicEndpoint:
             for connection in self.connections:
                 connection.close(code, reason)
             while self._core.needs_transmit:
-                await anyio.lowlevel.checkpoint()
+                await checkpoint()
 
     # --- The loop ------------------------------------------------------------------------------------------
 

@@ -283,7 +283,8 @@ def _quic_config(config: Config) -> QuicConfig:
             handshakes_per_s=config.limits.handshakes_per_s,
             handshake_burst=2 * config.limits.handshakes_per_s,
             handshake_deadline_s=connect.handshake_timeout_ms / 1000,
-            idle_s=min(connect.idle_timeout_ms, connect.dead_after_ms) / 1000,
+            idle_s=connect.idle_timeout_ms / 1000,
+            dead_after_s=connect.dead_after_ms / 1000,
             keep_alive_s=connect.keepalive_interval_ms / 1000,
         ),
     )

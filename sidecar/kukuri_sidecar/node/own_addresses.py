@@ -16,17 +16,24 @@ def own_addresses(
 ) -> tuple[tuple[SocketAddr, str], ...]:
     """Return (address, source) pairs, sources ``advertised`` and ``interface``, advertised ones first.
 
-    A socket bound to every interface is reachable at each of its family's addresses; on a machine without
-    any it is still reachable by its neighbours on loopback.
+    A socket bound to every interface is reachable at each of its family's addresses; on a machine without any
+    address at all it is still reachable by its neighbours on loopback. When there are too many, no family is
+    left out for the other's sake.
     """
-    found: dict[SocketAddr, str] = {SocketAddr.parse(text): "advertised" for text in advertised}
+    found = {SocketAddr.parse(text): "advertised" for text in advertised}
+    own: dict[SocketAddr, None] = {}
     for address in bound:
-        if not ipaddress.ip_address(address.host).is_unspecified:
-            found.setdefault(address, "interface")
-            continue
-        hosts = [host for host in interfaces if (":" in host) is address.is_ipv6]
-        for host in hosts or ["::1" if address.is_ipv6 else "127.0.0.1"]:
-            found.setdefault(SocketAddr(host, address.port), "interface")
+        hosts: Sequence[str] = [address.host]
+        if ipaddress.ip_address(address.host).is_unspecified:
+            reachable = interfaces or ["127.0.0.1", "::1"]
+            hosts = [host for host in reachable if (":" in host) is address.is_ipv6]
+        own |= dict.fromkeys(SocketAddr(host, address.port) for host in hosts)
+    v4 = [address for address in own if not address.is_ipv6 and address not in found]
+    v6 = [address for address in own if address.is_ipv6 and address not in found]
+    room = max(0, MAX_OWN_ADDRESSES - len(found))
+    kept = v4[: max(room - len(v6), (room + 1) // 2)]
+    kept += v6[: room - len(kept)]
+    found |= dict.fromkeys(kept, "interface")
     return tuple(found.items())[:MAX_OWN_ADDRESSES]
 
 

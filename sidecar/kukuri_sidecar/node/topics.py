@@ -178,12 +178,11 @@ class Topics:
         topic.name = topic.name or request.name
         topic.remember = topic.remember if request.remember is None else request.remember
         hints = request.bootstrap + (self._bootstrap if created else ())
-        news = [self._peers.learn(hint, "bootstrap") for hint in hints]
+        for hint in hints:
+            self._peers.learn(hint, "bootstrap")
         wanted = [hint.endpoint_id for hint in hints if hint.endpoint_id != self._own_id]
         topic.bootstrap |= dict.fromkeys(wanted)
-        fresh = topic.join.add(wanted, now)
-        if any(news):
-            topic.join.retry(now)
+        fresh = topic.join.add(wanted, now, by_host=True)
         if created:
             topic.join.add(self.swarm.linked_peers, now)  # whom we talk to may be in this topic as well
             self.swarm.handle(JoinTopic(topic.topic_id, (), topic.max_message_bytes))

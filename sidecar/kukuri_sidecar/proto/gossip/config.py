@@ -55,19 +55,16 @@ class BroadcastConfig:
     """PlumTree. Upstream's values stand in iroh-gossip src/proto/plumtree.rs:291-334."""
 
     adaptive_graft: bool = True  # gossip-wire §4; with False the first two timeouts are fixed
-    graft_timeout_s: float = 0.2  # until there are samples; upstream 0.08, fixed
-    graft_retry_s: float = 0.1  # upstream 0.04, fixed; adaptive: half the timeout
+    graft_timeout_s: float = 0.3  # until there are samples; upstream 0.08, fixed
+    graft_retry_s: float = 0.15  # upstream 0.04, fixed; adaptive: half the timeout
     min_graft_timeout_s: float = 0.08  # upstream's
     max_graft_timeout_s: float = 0.4  # gossip-wire §4: repair must stay faster than a reader's patience
     min_graft_retry_s: float = 0.04  # upstream's
-    graft_quantile: float = 0.95  # of the observed delays ...
-    graft_margin: float = 1.25  # ... times this; by simulation
+    graft_spread: float = 4.0  # timeout = this times the median delay, about its 95th percentile
     graft_tick_s: float = 0.005  # timers share wake-ups on this raster
     dispatch_s: float = 0.005  # iroh-gossip: announcements wait this long for company
-    lead_s: float = 0.5
-    x_adopt: bool = False
-    x_min: bool = False
-    x_zero: bool = False
+    steer_s: float = 0.5  # one message per this time may change the tree; upstream: every message, 0
+    adopt_deliverer: bool = True  # who brings a new payload becomes eager (paper, Algorithm 1); upstream: no
     optimize_hops: int = 2  # upstream and paper p. 12: 7; ours by simulation, gossip-wire §4
     cache_s: float = 30.0  # iroh-gossip
     seen_s: float = 90.0  # iroh-gossip
@@ -134,6 +131,8 @@ UPSTREAM = GossipConfig(
         adaptive_graft=False,
         graft_timeout_s=0.08,
         graft_retry_s=0.04,
+        steer_s=0.0,
+        adopt_deliverer=False,
         optimize_hops=7,
     ),
     probe=ProbeConfig(enabled=False),

@@ -260,7 +260,7 @@ class HyParView:
     ) -> bool:
         request = self._pending.pop(sender, None)
         hold = self._holds.pop(sender, None)
-        # After our yes comes theirs. It asks for nothing: no answer, and no slot if we evicted them meanwhile.
+        # After our yes comes theirs. It asks for nothing: no answer, and no slot if we evicted it meanwhile.
         is_echo = request is None and now < self._answered.get(sender, -inf) + self._config.answer_interval_s
         if sender in self.active:
             self._learn(sender, message.data, out)

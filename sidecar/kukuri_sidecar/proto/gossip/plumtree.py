@@ -23,7 +23,6 @@ Peers = tuple[EndpointId, ...]
 MAX_ROUND = 0xFFFF  # u16 on the wire; we saturate, upstream adds unchecked
 IHAVE_ITEM_BYTES = 35  # 32 id, up to 3 round
 MAX_REMEMBERED_REPAIRS = 256  # ids whose late second copy tells that a Graft was hasty
-MAX_REMEMBERED_FIRSTS = 512  # in each of two generations; a second copy comes within seconds
 MAX_TARGET_SETS = 64  # senders for which we keep the receivers ready; only neighbors come often
 
 _PRUNE = Prune()
@@ -55,13 +54,9 @@ class PlumTree:
         "_counters",
         "_digest",
         "_dispatch_at",
-        "_first",
-        "_first_before",
         "_ids_per_frame",
         "_ids_rate",
         "_in_flight",
-        "_lead",
-        "_lead_until",
         "_max_body",
         "_missing",
         "_missing_total",
@@ -71,6 +66,8 @@ class PlumTree:
         "_repairs",
         "_serial",
         "_shelf",
+        "_steering",
+        "_steers_until",
         "_targets",
         "_timers",
         "_topic_id",
@@ -115,10 +112,8 @@ class PlumTree:
         self._in_flight: dict[EndpointId, int] = {}  # Grafts without payload so far
         self._timers: list[tuple[float, int, MessageId]] = []  # heap; an entry is void unless its id says so
         self._serial = 0
-        self._first: dict[MessageId, EndpointId] = {}  # who brought it, for the latest messages
-        self._first_before: dict[MessageId, EndpointId] = {}
-        self._lead = b""
-        self._lead_until = -inf
+        self._steering: bytes = b""  # the message whose copies may change the tree ...
+        self._steers_until = -inf  # ... as long as this
         self._repairs: dict[MessageId, float] = {}  # came by Graft -> when we first heard of it
         self._ids_rate = Buckets(
             per_s=config.ids_per_peer_s, burst=config.ids_per_peer_s, limit=config.max_strangers
@@ -211,14 +206,11 @@ class PlumTree:
         counters.bytes_delivered += len(content)
         if hops is not None:
             self.seen[message_id] = now + self._config.seen_s
-            if len(self._first) >= MAX_REMEMBERED_FIRSTS:
-                self._first, self._first_before = {}, self._first
-            self._first[message_id] = sender
-            if self._config.x_adopt and sender in self.lazy:
+            if now >= self._steers_until or message_id < self._steering:
+                self._steering = message_id
+                self._steers_until = now + self._config.steer_s
+            if sender in self.lazy and self._config.adopt_deliverer:
                 self._to_eager(sender)
-            if now >= self._lead_until or message_id < self._lead:
-                self._lead = message_id
-                self._lead_until = now + self._config.lead_s
             onward = Gossip(message_id, content, hops + 1 if hops < MAX_ROUND else hops)
             if _gossip_size(onward) <= self._max_body:
                 self._payloads.put(self._shelf, onward, now)
@@ -269,13 +261,10 @@ class PlumTree:
             return
         out.append(Send((sender,), self._topic_id, payload))
 
-    def prune(self, sender: EndpointId, out: list[GossipEffect]) -> None:
+    def prune(self, sender: EndpointId) -> None:
         """Make the link lazy: the neighbor gets our payloads from somebody else."""
         self._counters.prunes_received += 1
         self._to_lazy(sender)
-        if self._config.x_min and not self.eager and sender in self.lazy:
-            self._to_eager(sender)
-            out.append(Send((sender,), self._topic_id, Graft(None, 0)))
 
     # --- time --------------------------------------------------------------------------------------------
 
@@ -329,8 +318,14 @@ class PlumTree:
             self._targets[sender] = receivers
         return receivers
 
-    def _leads(self, message_id: MessageId, now: float) -> bool:
-        return now >= self._lead_until or message_id == self._lead
+    def _steers(self, message_id: MessageId, now: float) -> bool:
+        """Say whether copies of this message may change the tree.
+
+        The paths of one message form a tree. Cuts that follow several messages at once do not: after a burst
+        upstream's nodes have cut nearly all links, and one payload in five has to be asked for. So of all
+        messages within ``steer_s`` the one with the smallest id leads; all nodes see about the same ones.
+        """
+        return message_id == self._steering or now >= self._steers_until
 
     def _on_duplicate(
         self, sender: EndpointId, message_id: MessageId, now: float, out: list[GossipEffect]
@@ -338,11 +333,8 @@ class PlumTree:
         heard_at = self._repairs.pop(message_id, None)
         if heard_at is not None:
             self.timing.add(now - heard_at)  # it would have come: this is how long we should have waited
-        if sender in self.eager and not self._leads(message_id, now):
+        if sender in self.eager and not self._steers(message_id, now):
             return
-        first = self._first.get(message_id) or self._first_before.get(message_id)
-        if sender in self.eager and first is not None and first not in self.eager:
-            return  # the link that brought it first is cut already: this one must stay
         self._to_lazy(sender)
         self._counters.prunes_sent += 1
         out.append(Send((sender,), self._topic_id, _PRUNE))  # to strangers too, they may count us as eager
@@ -410,11 +402,9 @@ class PlumTree:
         missing.sources[sender] = hops
         promised[message_id] = None
         if missing.due == inf:
-            self._arm(
-                message_id,
-                missing,
-                now + (self.timing.timeout_s if self.eager or not self._config.x_zero else 0),
-            )
+            # Without an eager neighbor nobody is going to send it by himself.
+            is_hopeless = config.adaptive_graft and not self.eager
+            self._arm(message_id, missing, now if is_hopeless else now + self.timing.timeout_s)
         return True
 
     def _arm(self, message_id: MessageId, missing: _Missing, at: float) -> None:
@@ -478,10 +468,11 @@ class PlumTree:
         best_hops = missing.sources[best]
         if (onward.round or 0) - best_hops < self._config.optimize_hops or best == sender:
             return
-        if not self._leads(message_id, now):
+        if not self._steers(message_id, now):
             return
         if best not in self.lazy and best not in self.eager:
             return  # a stranger's short path is no part of our tree
+        # Upstream sends no Graft to an eager peer; but one that announces counts us as lazy.
         self._to_eager(best)
         self._counters.grafts_sent += 1
         out.append(Send((best,), self._topic_id, Graft(None, best_hops)))

@@ -81,7 +81,7 @@ class Topic:
             case Graft():
                 self.tree.graft(sender, message, now, out)
             case Prune():
-                self.tree.prune(sender, out)
+                self.tree.prune(sender)
             case _:
                 start = len(out)
                 self.membership.received(sender, message, now, out)
