@@ -99,7 +99,8 @@ async def _run(
         logging.getLogger(__name__).exception("the server failed")
     finally:
         logs.stderr.flush(STDERR_FLUSH_S)
-        os.set_blocking(stdout_fd, True)  # the open file may be shared with whoever started us
+        if os.name == "posix":
+            os.set_blocking(stdout_fd, True)  # the open file may be shared with whoever started us
         os._exit(code)
 
 

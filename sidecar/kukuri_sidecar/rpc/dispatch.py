@@ -171,14 +171,14 @@ class Dispatcher:
     def _perform_early(self, request: _Request) -> None:
         try:
             outcome = request.handler(request.call, request.params)
-            result = None if inspect.isawaitable(outcome) else _encoded(outcome, request.name)
+            if isinstance(outcome, Raw):
+                return self._finish(request, outcome)
+            if not inspect.isawaitable(outcome):
+                raise TypeError(f"{request.name} returned {type(outcome).__name__}")
         except Exception as exc:  # the RPC boundary
             return self._finish(request, _as_error(exc, request.name))
-        if inspect.isawaitable(outcome):
-            self._track(request)
-            self._run(request, _await_early(request, outcome))
-        elif result is not None:
-            self._finish(request, result)
+        self._track(request)
+        self._run(request, _await_early(request, outcome))
 
     def _admit(self, request: _Request) -> None:
         if self._executing < MAX_EXECUTING and not self._waiting and self._may_start():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ def openrpc() -> Json:
     }
 
 
+@cache
 def openrpc_json() -> bytes:
     """Return the document as compact JSON, as `rpc.discover` answers it."""
     prepared = _read(PREPARED)
