@@ -30,7 +30,7 @@ from kukuri_sidecar.node.config import (
 )
 from kukuri_sidecar.node.envelopes import Envelopes
 from kukuri_sidecar.node.events import Emit, NodeChanged, NodeInfo
-from kukuri_sidecar.node.memory import Keeper, Memory, RememberedPeer, RememberedTopic
+from kukuri_sidecar.node.memory import TOPICS_FILE, Keeper, Memory, RememberedPeer, RememberedTopic
 from kukuri_sidecar.node.own_addresses import online, own_addresses
 from kukuri_sidecar.node.peers import Peers
 from kukuri_sidecar.node.profile import Profile, default_data_dir
@@ -162,6 +162,9 @@ class Node:
         topics = memory.topics() if memory else []
         peers = memory.peers(wall_ms()) if memory else []
         warnings += memory.warnings if memory else []
+        if excess := topics[effective.config.limits.topics :]:
+            topics = topics[: -len(excess)]
+            warnings.append(f"{TOPICS_FILE}: {len(excess)} topics beyond limits.topics are forgotten")
         node = cls(
             secret,
             effective.config,
