@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 BINARY := dist/kukuri-sidecar/kukuri-sidecar
-PEERS_TARGET := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/kukuri-sidecar/cargo-target)
 SOURCES := $(shell find sidecar -name '*.py') build/kukuri-sidecar.spec pyproject.toml requirements.lock
 export PYTHONPATH := sidecar
 
@@ -45,8 +44,8 @@ check: setup ## format, lint, types, import rules, schema drift
 
 interop: setup $(BINARY) ## real Rust iroh-gossip peers (needs cargo; the build is cached outside the clone)
 	@build/need.sh cargo
-	CARGO_TARGET_DIR="$(PEERS_TARGET)" cargo build --locked --manifest-path tests/peers/iroh-peer/Cargo.toml
-	CARGO_TARGET_DIR="$(PEERS_TARGET)" $(PY) -m pytest -m interop $(ARGS)
+	tests/peers/build_rust_peers.sh
+	$(PY) -m pytest -m interop $(ARGS)
 
 binary: $(BINARY) ## the frozen one-dir build
 
