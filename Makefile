@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.lock
 	@PYTHON=$(PYTHON) build/need.sh python
 	@echo "setting up $(VENV) (once) ..."
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --prefer-binary -r requirements.lock
 	@touch $@
 
 demo: $(BINARY) ## three sidecars on this machine meet in a topic and talk, live
