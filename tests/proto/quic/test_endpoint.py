@@ -523,3 +523,21 @@ def test_after_a_deadline_the_next_one_is_later(seed: int) -> None:
                 host.core.transmit(net.now)
             assert host.core.deadline() > net.now
     assert client.core.counters.timer_spins == server.core.counters.timer_spins == 0
+
+
+def test_a_ping_pong_never_waits_for_a_timer() -> None:
+    """Neither the pacer nor a delayed acknowledgement holds a small message back."""
+    net = QuicNet(latency_s=0.0001)
+    client, server = net.pair()
+    dialled, inbound = net.connect(client, server)
+    net.run(1)
+    up, down = dialled.open_uni(), inbound.open_uni()
+    for n in range(1, 500):
+        start = net.now
+        dialled.send(up, bytes(64), is_end=False)
+        client.pump()
+        assert net.run(1, lambda size=64 * n: len(server.data(up)) == size)
+        inbound.send(down, bytes(64), is_end=False)
+        server.pump()
+        assert net.run(1, lambda size=64 * n: len(client.data(down)) == size)
+        assert net.now - start == pytest.approx(0.0002, abs=1e-6)
