@@ -63,8 +63,8 @@ format: setup ## let ruff format and mend
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench-rpc: $(BINARY) ## start-up, memory, round trips and exit times of the frozen binary beside their targets
-	$(PY) tests/bench/rpc.py $(BINARY)
+bench-rpc: $(BINARY) ## [ARGS=--anchor]: start-up, memory, round trips and exit times of the frozen binary beside their targets
+	$(PY) tests/bench/rpc.py $(BINARY) $(ARGS)
 
 sim: setup ## [NODES="100 1000"]: gossip simulations of the production core beside the Rust figures
 	PYTHONPATH=sidecar:tests $(PY) -m sim.gossip_report --nodes $(or $(NODES),100 1000)

@@ -55,9 +55,12 @@ def serve(
     log_format: LogFormat | None = None,
 ) -> NoReturn:
     """Serve one host on stdio, then end the process: a thread blocked in a read cannot be joined."""
+    import gc
+
     from kukuri_sidecar.rpc.descriptors import claim
     from kukuri_sidecar.rpc.lifetime import EndWatch
 
+    gc.disable()  # imports make next to no garbage; ``rpc.node_task`` switches it on when all is loaded
     try:
         stdin_fd, stdout_fd = claim()
     except OSError as exc:

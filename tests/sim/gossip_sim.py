@@ -14,8 +14,7 @@ from math import inf
 from random import Random
 from statistics import mean
 
-from blake3 import blake3
-
+from gossip_script import TOPIC, message_id, peer_id
 from kukuri_sidecar.proto.gossip.config import GossipConfig
 from kukuri_sidecar.proto.gossip.events import (
     Broadcast,
@@ -30,24 +29,13 @@ from kukuri_sidecar.proto.gossip.events import (
 )
 from kukuri_sidecar.proto.gossip.state import GossipCore, TopicView
 from kukuri_sidecar.wire.gossip_messages import Gossip, GossipMessage
-from kukuri_sidecar.wire.ids import EndpointId, MessageId, TopicId
+from kukuri_sidecar.wire.ids import EndpointId, MessageId
 from sim.kernel import Kernel, LinkConfig, Links
 
-TOPIC = TopicId(bytes(32))
 UPSTREAM_SEEDS = (0, 1, 212312388123, 123)  # iroh-gossip simulations/all.toml
 BOOTSTRAP_TRIPS = 20  # sim.rs, BootstrapMode::Single
 ROUND_TIMEOUT_S = 5.0  # sim.rs, gossip_round_timeout
 AFTER_LAST_MESSAGE_S = 1e-6  # sim.rs, kill_connection
-
-
-def peer_id(number: int) -> EndpointId:
-    """Return the id of peer ``number``; no valid key, the core does not care."""
-    return EndpointId(number.to_bytes(32, "big"))
-
-
-def message_id(content: bytes) -> MessageId:
-    """Return what names ``content`` on the wire."""
-    return MessageId(blake3(content).digest())
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,7 +286,7 @@ class QuicEndpoint:
             self._pump(anyio.current_time())
             raise
         if dial.connection is None:
-            raise dial.error if dial.error is not None else ShuttingDown("the endpoint is closing")
+            raise dial.error or ShuttingDown("the endpoint is closing")
         return dial.connection
 
     def add_addresses(self, endpoint_id: EndpointId, addresses: Sequence[SocketAddr]) -> None:
@@ -421,12 +421,12 @@ class QuicEndpoint:
 
     def _shut_down(self, code: int, reason: str) -> None:
         self._is_closing = True
-        for core in [*self._connections, *self._dials]:
+        dials, self._dials = self._dials, {}
+        for core in [*self._connections, *dials]:
             core.close(code, reason)
         self._pump(anyio.current_time())
-        for dial in self._dials.values():
-            dial.done.set()
-        self._dials.clear()
+        for dial in dials.values():
+            dial.done.set()  # without an error of its own: ShuttingDown
 
 
 class _Nobody:

@@ -9,8 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import anyio
+
 from kukuri_sidecar.errors import DecodeError, LimitReached
 from kukuri_sidecar.net.quic import Connection, ConnectionLost
+from kukuri_sidecar.node.intake import Intake
 from kukuri_sidecar.node.publishing import Receipt
 from kukuri_sidecar.wire.gossip_messages import MIN_MAX_MESSAGE_BYTES, FrameReader, stream_header
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
@@ -25,6 +28,9 @@ class LinkOwner(Protocol):
 
     def frames(self, link: GossipLink, topic_id: TopicId, bodies: list[bytes]) -> None:
         """Take message bodies of one topic, in order."""
+
+    def hold_credit(self, link: GossipLink, wait_s: float) -> None:
+        """Call ``link.return_credit`` after ``wait_s``: the peer is too fast."""
 
     def link_muted(self, link: GossipLink) -> None:
         """The peer ended its last stream without saying goodbye: its send half is dead (defect U1)."""
@@ -53,15 +59,21 @@ class GossipLink:
     """The ConnectionUser of gossip connections. Everything runs on the loop and never blocks."""
 
     def __init__(
-        self, connection: Connection, owner: LinkOwner, max_message_bytes: Callable[[TopicId], int]
+        self,
+        connection: Connection,
+        owner: LinkOwner,
+        max_message_bytes: Callable[[TopicId], int],
+        intake: Intake,
     ) -> None:
         self.connection = connection
         self.peer: EndpointId = connection.peer
         self.is_finishing = False  # our streams are ended; the connection closes when that is acknowledged
         self.slow_since: float | None = None
         self.dropped = 0
+        self.has_said_hello = False  # our capabilities were told on this connection
         self._owner = owner
         self._max_message_bytes = max_message_bytes
+        self._intake = intake
         self._readers: dict[int, FrameReader] = {}
         self._goodbyes: set[int] = (
             set()
@@ -137,15 +149,19 @@ class GossipLink:
     # --- in --------------------------------------------------------------------------------------------
 
     def stream_data(self, connection: Connection, stream_id: int, data: bytes, end: bool) -> None:
-        """Cut ``data`` into frames and hand them over; the credit returns at once, as nothing is kept."""
+        """Cut ``data`` into frames, hand them over; the credit returns at once unless they are too many."""
         reader = self._readers.get(stream_id)
         if reader is None:
             reader = self._readers[stream_id] = FrameReader(MIN_MAX_MESSAGE_BYTES, self._max_message_bytes)
-        connection.consume(stream_id, len(data))
         try:
             bodies = reader.feed(data)
         except DecodeError:
             bodies = []
+        wait_s = self._intake.take(anyio.current_time(), stream_id, len(bodies), len(data))
+        if wait_s:
+            self._owner.hold_credit(self, wait_s)
+        else:
+            connection.consume(stream_id, len(data))
         if bodies and reader.topic_id is not None:
             self._reading = stream_id
             self._owner.frames(self, reader.topic_id, bodies)
@@ -155,6 +171,11 @@ class GossipLink:
             connection.close(BAD_FRAME_CODE, f"bad frame: {reader.failure.reason}")
         if end:
             self._ended(stream_id)
+
+    def return_credit(self) -> None:
+        """Let the peer go on."""
+        for stream_id, size in self._intake.release().items():
+            self.connection.consume(stream_id, size)
 
     def note_goodbye(self) -> None:
         """The frame being handed over is a Disconnect: the end of its stream is polite."""

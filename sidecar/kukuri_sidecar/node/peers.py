@@ -19,7 +19,7 @@ from kukuri_sidecar.errors import (
     TransportError,
     UnknownPeer,
 )
-from kukuri_sidecar.net.clock import WallMs
+from kukuri_sidecar.net.clock import Instants, WallMs
 from kukuri_sidecar.net.hosts import resolve_host
 from kukuri_sidecar.net.quic import Connection, ConnectionLost, ConnectionUser, QuicEndpoint
 from kukuri_sidecar.node.address_book import AddressBook
@@ -28,6 +28,7 @@ from kukuri_sidecar.node.events import Emit, PeerChanged, PeerState
 from kukuri_sidecar.proto.backoff import backoff
 from kukuri_sidecar.proto.core import Rng
 from kukuri_sidecar.wire.addr import HostPort, PeerHint, SocketAddr
+from kukuri_sidecar.wire.capabilities import Capability
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
 MAX_PARALLEL_DIALS = 8  # trust.md 2.6
@@ -61,6 +62,7 @@ class PeerInfo:
     connected_ms: int | None
     retry_at_ms: int | None
     last_error: str | None
+    is_sidecar: bool
 
 
 @dataclass
@@ -71,6 +73,7 @@ class _Peer:
     retry_at: float = -inf  # monotonic seconds
     last_error: SidecarError | None = None
     connected_ms: int | None = None
+    capabilities: Capability | None = None  # None: a plain node, as far as we know
 
 
 class Peers:
@@ -94,6 +97,7 @@ class Peers:
         self._emit = emit
         self._rng = rng
         self._wall_ms = wall_ms
+        self._instants = Instants(wall_ms)
         self._peers: dict[EndpointId, _Peer] = {}
         self._dials: TaskGroup | None = None
         self._slots: anyio.CapacityLimiter | None = None
@@ -150,6 +154,12 @@ class Peers:
         """Return why the last dial failed; None after a success."""
         peer = self._peers.get(endpoint_id)
         return peer.last_error if peer else None
+
+    def recognise(self, endpoint_id: EndpointId, capabilities: Capability) -> None:
+        """Note that a peer we deal with is a sidecar too; unverified when others passed that on."""
+        peer = self._peers.get(endpoint_id)
+        if peer:  # strangers make no records
+            peer.capabilities = capabilities
 
     def learn(self, hint: PeerHint, origin: str) -> bool:
         """Take a hint about where a peer is; say whether it holds an address that was unknown.
@@ -354,7 +364,8 @@ class Peers:
             state = PeerState.CONNECTED
         else:
             state = PeerState.CONNECTING if peer.dial_done else PeerState.DISCONNECTED
-        wait_s = peer.retry_at - anyio.current_time()
+        now = anyio.current_time()
+        waits = peer.retry_at > now and not connection
         return PeerInfo(
             endpoint_id=endpoint_id,
             state=state,
@@ -364,8 +375,9 @@ class Peers:
             rtt_ms=_ms(connection.rtt_s) if connection else None,
             topics=self._topics_of(endpoint_id),
             connected_ms=peer.connected_ms if connection else None,
-            retry_at_ms=self._wall_ms() + round(wait_s * 1000) if wait_s > 0 and not connection else None,
+            retry_at_ms=self._instants.at_ms(peer.retry_at, now) if waits else None,
             last_error=peer.last_error.kind if peer.last_error else None,
+            is_sidecar=peer.capabilities is not None,
         )
 
 

@@ -15,7 +15,9 @@ import anyio
 from kukuri_sidecar.errors import DecodeError, SidecarError
 from kukuri_sidecar.net.quic import Connection, ConnectionLost
 from kukuri_sidecar.node.agenda import Agenda
+from kukuri_sidecar.node.config import Config
 from kukuri_sidecar.node.gossip_link import CLOSE_GOODBYE, GossipLink
+from kukuri_sidecar.node.intake import Intake
 from kukuri_sidecar.node.peers import Peers
 from kukuri_sidecar.node.publishing import Receipt
 from kukuri_sidecar.proto.gossip.events import (
@@ -33,15 +35,18 @@ from kukuri_sidecar.proto.gossip.events import (
 )
 from kukuri_sidecar.proto.gossip.state import GossipCore
 from kukuri_sidecar.wire.addr import HostPort, PeerHint
+from kukuri_sidecar.wire.capabilities import OURS, control_body, decode_capabilities
 from kukuri_sidecar.wire.gossip_messages import (
     Disconnect,
     ForwardJoin,
     Gossip,
     GossipMessage,
+    IHave,
     PeerInfo,
     Shuffle,
     ShuffleReply,
     decode,
+    decode_with_trailer,
     encode,
     frame,
 )
@@ -87,6 +92,7 @@ class Counters:
     frames_out: int = 0
     undecodable: int = 0  # frames that were no message
     invalid_ids: int = 0  # entries of membership messages that are no Ed25519 points
+    slowed: int = 0  # times that a peer's credit was held back because it was too fast
     oversize: int = 0  # relays that no longer fitted a frame
     undelivered: int = 0  # frames dropped because their peer could not be dialled or did not read
 
@@ -104,14 +110,16 @@ class Swarm:
     """The gossip core with its links. Not re-entrant: effects that cause events queue them."""
 
     def __init__(
-        self, core: GossipCore, peers: Peers, agenda: Agenda, owner: SwarmOwner, default_max_bytes: int
+        self, core: GossipCore, peers: Peers, agenda: Agenda, owner: SwarmOwner, config: Config
     ) -> None:
         self.counters = Counters()
         self._core = core
         self._peers = peers
         self._agenda = agenda
         self._owner = owner
-        self._default_max_bytes = default_max_bytes
+        self._default_max_bytes = config.gossip.max_message_bytes
+        self._limits = config.limits
+        self._announces = config.gossip.announce_capabilities
         self._links: dict[EndpointId, GossipLink] = {}
         self._spares: dict[GossipLink, None] = {}  # older connections of the same peers: read, not written
         self._dirty: dict[GossipLink, None] = {}
@@ -153,7 +161,8 @@ class Swarm:
 
     def user_for(self, connection: Connection) -> GossipLink:
         """Use a new connection: the newest is written, older ones of the same peer are still read."""
-        link = GossipLink(connection, self, self._max_message_bytes)
+        intake = Intake(self._limits.messages_per_s_per_peer, self._limits.bytes_per_s_per_peer)
+        link = GossipLink(connection, self, self._max_message_bytes, intake)
         older = self._links.get(connection.peer)
         if older:
             older.finish()
@@ -186,8 +195,16 @@ class Swarm:
                 continue
             if isinstance(message, Disconnect):
                 link.note_goodbye()
+            elif isinstance(message, IHave) and not message.items:
+                self._recognise(link.peer, decode_with_trailer(body)[1])
+                continue
             self._inbox.append(Received(link.peer, topic_id, message))
         self._pump()
+
+    def hold_credit(self, link: GossipLink, wait_s: float) -> None:
+        """Slow a peer down that sends more than its rate."""
+        self.counters.slowed += 1
+        self._agenda.set(("credit", link), anyio.current_time() + wait_s, lambda _: link.return_credit())
 
     def link_muted(self, link: GossipLink) -> None:
         """Give the peer two seconds to open another stream, then start over with a new connection."""
@@ -211,7 +228,7 @@ class Swarm:
         self.counters.undelivered += link.dropped
         self._spares.pop(link, None)
         self._dirty.pop(link, None)
-        for kind in ("mute", "finish", "slow"):
+        for kind in ("mute", "finish", "slow", "credit"):
             self._agenda.cancel((kind, link))
         if self._links.get(link.peer) is link:
             del self._links[link.peer]
@@ -259,6 +276,7 @@ class Swarm:
             case Delivered():
                 self._owner.delivered(effect)
             case NeighborUp(topic_id, peer):
+                self._say_hello(topic_id, peer)
                 self._owner.neighbor_up(topic_id, peer)
             case NeighborDown(topic_id, peer, reason):
                 self._owner.neighbor_down(topic_id, peer, str(reason))
@@ -353,7 +371,21 @@ class Swarm:
             return
         hosts = tuple(HostPort(*address) for address in learned.addresses)
         relays = (learned.relay_url,) if learned.relay_url else ()
+        self._recognise(peer, learned.extension)
         self._peers.learn(PeerHint(peer, hosts, relays), "gossip")
+
+    def _say_hello(self, topic_id: TopicId, peer: EndpointId) -> None:
+        """Tell a new neighbour what we are, in a message that says nothing to a plain node."""
+        link = self._links.get(peer)
+        if self._announces and link and not link.has_said_hello:
+            link.has_said_hello = True
+            hello = frame(control_body(OURS), self._max_message_bytes(topic_id))
+            self._queue(link, _Frame(topic_id, hello, is_payload=False, is_last=False, receipt=None))
+
+    def _recognise(self, peer: EndpointId, trailer: bytes) -> None:
+        capabilities = decode_capabilities(trailer)
+        if capabilities is not None:
+            self._peers.recognise(peer, capabilities)
 
     def _without_invalid_ids(self, message: GossipMessage) -> GossipMessage | None:
         """Drop entries that no Rust node could decode: passing one on would silence its link (U7)."""

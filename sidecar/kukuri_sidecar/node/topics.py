@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import isfinite
 from typing import Literal
 
 import anyio
@@ -18,7 +18,7 @@ from kukuri_sidecar.errors import (
     SidecarError,
     UnknownTopic,
 )
-from kukuri_sidecar.net.clock import WallMs
+from kukuri_sidecar.net.clock import Instants, WallMs
 from kukuri_sidecar.node.agenda import Agenda
 from kukuri_sidecar.node.config import Config
 from kukuri_sidecar.node.envelopes import Envelopes, Mode, Opened, overhead_bytes
@@ -151,10 +151,11 @@ class Topics:
         self._emit = emit
         self._rng = rng
         self._wall_ms = wall_ms
+        self._instants = Instants(wall_ms)
         self._envelopes = envelopes
         self._opened: Opened | None = None  # the message that the core is about to deliver
         core = GossipCore(own_id, rng, message_id, core_config, self._accept)
-        self.swarm = Swarm(core, peers, agenda, self, config.gossip.max_message_bytes)
+        self.swarm = Swarm(core, peers, agenda, self, config)
         self._topics: dict[TopicId, _Topic] = {}
         self._receipts = Receipts(agenda, emit)
         self._publish_rate = TokenBucket(config.limits.publish_per_s, 2.0 * config.limits.publish_per_s)
@@ -453,7 +454,7 @@ class Topics:
         return topic
 
     def _instant_ms(self, at: float | None, now: float) -> int | None:
-        return None if at is None or at == inf else self._wall_ms() + max(0, round((at - now) * 1000))
+        return self._instants.at_ms(at, now) if at is not None and isfinite(at) else None
 
     def _info(self, topic: _Topic, now: float) -> TopicInfo:
         supervisor = topic.join

@@ -266,6 +266,7 @@ class PeerInfo(Result):
     connected_ms: Annotated[int | None, Meta(description="Unix time of the connection.")]
     retry_at_ms: Annotated[int | None, Meta(description="Unix time of the next dial.")]
     last_error: Annotated[str | None, Meta(description="Error kind of the last failure.")]
+    is_sidecar: Annotated[bool, Meta(description="It told that it is a sidecar too.")]
     score: Annotated[float, Meta(description="Local reputation.")]
     pinned: Annotated[bool, Meta(description="Never evicted.")]
     weight: Annotated[int, Meta(description="The application's opinion, -100 to 100.")]

@@ -365,6 +365,7 @@ def _peer_info(peer: PeerInfo) -> api.PeerInfo:
         connected_ms=peer.connected_ms,
         retry_at_ms=peer.retry_at_ms,
         last_error=peer.last_error,
+        is_sidecar=peer.is_sidecar,
         score=0.0,  # nothing rates peers yet; peer.set does not exist yet
         pinned=False,
         weight=0,

@@ -23,6 +23,7 @@ from kukuri_sidecar.rpc.registry import Method
 
 OPENRPC_VERSION = "1.3.2"
 HASH_HEX_DIGITS = 16
+PREPARED = Path(__file__).with_name("openrpc.json")  # in a frozen program only, made with it
 
 Json = dict[str, Any]  # Any: JSON Schema is open-ended
 
@@ -80,8 +81,9 @@ def openrpc() -> Json:
 
 @cache
 def openrpc_json() -> bytes:
-    """Return the document as compact JSON, as `rpc.discover` answers it; some 40 ms the first time."""
-    return msgspec.json.encode(openrpc())
+    """Return the document as compact JSON, as `rpc.discover` answers it."""
+    prepared = _read(PREPARED)
+    return msgspec.json.encode(openrpc()) if prepared is None else prepared
 
 
 def schema_hash(document: bytes) -> str:

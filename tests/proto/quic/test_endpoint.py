@@ -345,6 +345,23 @@ def test_a_lost_close_is_repeated_when_the_peer_talks_on() -> None:
     assert server.of(Closed)[0].lost.code == 42
 
 
+def test_after_the_farewell_a_late_packet_gets_a_reset() -> None:
+    """To a client only: a client's first connection id has no token, so servers wait for the idle time."""
+    net = QuicNet()
+    client, server = net.pair()
+    dialled, inbound = net.connect(client, server)
+    net.passes = lambda *_: False
+    inbound.close(42, "bye")
+    server.pump()
+    net.run(1.5)
+    net.passes = lambda *_: True
+    dialled.send(dialled.open_uni(), bytes(100), is_end=False)
+    client.pump()
+    net.run(0.1)
+    assert client.of(Closed)[0].lost.kind is LossKind.RESET
+    assert not server.core.our_cids
+
+
 def test_an_idle_connection_is_kept_alive() -> None:
     net = QuicNet()
     client, server = net.pair()

@@ -54,7 +54,7 @@ class _Hold:
     """A connection that we keep although the peer is in no view."""
 
     deadline: float
-    is_join: bool  # our Join is out; otherwise a last message is under way
+    is_choice: bool  # we asked it, and its late answer is welcome; otherwise a last message is under way
 
 
 class HyParView:
@@ -135,7 +135,7 @@ class HyParView:
         """Ask ``peers`` to let us in. Neighbors, blocked peers and we ourselves are skipped."""
         wanted = tuple(dict.fromkeys(p for p in peers if self._is_eligible(p) and p not in self.active))
         for peer in wanted:
-            self._hold(peer, now, out, is_join=True)
+            self._hold(peer, now, out, is_choice=True)
         if wanted:
             out.append(Send(wanted, self._topic_id, Join(self.own_data)))
 
@@ -273,7 +273,7 @@ class HyParView:
         # "will always accept a high priority request [...] a low priority one only if it has a free slot"
         if not self._add_active(sender, priority, now, out):
             return False
-        if (request is not None and request.is_choice) or (hold is not None and hold.is_join):
+        if (request is not None and request.is_choice) or (hold is not None and hold.is_choice):
             self.chosen[sender] = None
         self._learn(sender, message.data, out)
         if request is None:
@@ -316,7 +316,7 @@ class HyParView:
         for peer, data in nodes:
             self._add_passive(peer, data, sender, out)
         if message.origin not in self.active:
-            self._hold(message.origin, now, out, is_join=False)
+            self._hold(message.origin, now, out, is_choice=False)
         self._send_shuffle_reply(message.origin, len(nodes), out)
 
     def _on_shuffle_reply(
@@ -365,9 +365,8 @@ class HyParView:
             has_failed = True
             del self._pending[peer]
             self._remove_passive(peer)
-            if not self.needs(peer):
-                out.append(DropPeer(peer, self._topic_id))
-            self._forget_data(peer)
+            if peer not in self.active:  # a slow dial may still succeed
+                self._hold(peer, now, out, is_choice=request.is_choice)
         if has_failed:
             self._refill(now, out)
 
@@ -538,10 +537,10 @@ class HyParView:
             nodes.append(node)
         return tuple(nodes)
 
-    def _hold(self, peer: EndpointId, now: float, out: list[GossipEffect], *, is_join: bool) -> None:
+    def _hold(self, peer: EndpointId, now: float, out: list[GossipEffect], *, is_choice: bool) -> None:
         self._holds.pop(peer, None)
         deadline = now + self._config.join_grace_s
-        self._holds[peer] = _Hold(deadline, is_join)
+        self._holds[peer] = _Hold(deadline, is_choice)
         self.due = min(self.due, deadline)
         if len(self._holds) > self._config.max_joining:
             oldest = next(iter(self._holds))

@@ -434,7 +434,8 @@ class PlumTree:
         if missing.sources or missing.asked is not None:
             # "another timer [...] to ensure that the message will be requested to another neighbor" (p. 9)
             self._arm(message_id, missing, now + self.timing.retry_s)
-        # else: until another announcement or missing_s
+        else:
+            self._drop_missing(message_id, missing)  # another announcement would start again
 
     def _settle(self, missing: _Missing) -> None:
         """The Graft that is out is answered, or never will be."""

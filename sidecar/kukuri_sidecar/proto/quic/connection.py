@@ -44,14 +44,10 @@ from kukuri_sidecar.proto.quic.paths import VIRTUAL, Address, Datagram, DialPath
 from kukuri_sidecar.wire.addr import SocketAddr
 from kukuri_sidecar.wire.ids import EndpointId
 
-TIMER_NUDGE_S = (
-    1e-6  # aioquic's loss timer does nothing at its exact deadline and would fire for ever (1.7.2)
-)
+TIMER_NUDGE_S = 1e-6  # aioquic's loss timer does nothing at its exact deadline and would fire for ever
 MIN_TIMER_S = 1e-3  # ours: nothing can spin, and the pacer's microseconds become bursts of up to 16 packets
 KEEP_ALIVE_JITTER = 0.2  # D2
-PING_AT_PURE_ACKS = (
-    64  # ours: ACKs stay on aioquic's record until a packet after them is acknowledged: we ping
-)
+PING_AT_PURE_ACKS = 64  # ours: aioquic keeps a record of each until a packet after it is acknowledged
 MAX_PURE_ACKS = 2_048  # ours: 10 s of acknowledging without ever being acknowledged, 1.2 MB
 MAX_REASON_BYTES = 200  # ours: aioquic raises when the close frame does not fit into its packet
 
@@ -116,7 +112,6 @@ class ConnectionCore:
         "inbound",
         "peer",
         "phase",
-        "user",
     )
 
     def __init__(
@@ -136,7 +131,6 @@ class ConnectionCore:
         self.established_at = inf
         self.due = inf
         self.cids: dict[bytes, None] = {}
-        self.user: object = None  # the owner's; nothing in here looks at it
         self._table = table
         self._quic = quic
         self._deadline = deadline
@@ -481,7 +475,7 @@ class ConnectionCore:
 
     @property
     def _dead_at(self) -> float:
-        return self._quic.last_received + self._table.limits.dead_after_s
+        return max(self._quic.last_received, self.established_at) + self._table.limits.dead_after_s
 
     def _jittered_keep_alive(self) -> float:
         spread = KEEP_ALIVE_JITTER * (2 * self._table.rng.random() - 1)
