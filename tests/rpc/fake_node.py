@@ -125,6 +125,7 @@ class Peers:
                 connected_ms=None,
                 retry_at_ms=None,
                 last_error=None,
+                is_sidecar=False,
             )
             for index in (5, 3, 1, 2, 4)
         ]

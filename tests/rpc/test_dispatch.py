@@ -522,7 +522,7 @@ REQUESTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(st.binary(max_size=40) | JSON | REQUESTS | st.lists(REQUESTS, max_size=5), max_size=8))
 def test_whatever_a_host_writes_it_gets_well_formed_answers(messages: list[Json]) -> None:
     """And never more than it has asked for, nor a raise out of the dispatcher."""

@@ -48,9 +48,8 @@ def started(trigger: str, env: dict[str, str]) -> Iterator[Host]:
 
 def bring_into(host: Host, state: str) -> None:
     """Bring the process into a state. From here on nobody reads stdout."""
-    if state == "idle":
-        host.result("ping")
-    elif state == "event flood":
+    host.result("ping")  # it runs and knows its parent; one that died earlier cannot be told from init
+    if state == "event flood":
         host.result("events.subscribe")
         host.request("toy.flood", count=20_000)
         assert host.is_readable(5)

@@ -387,6 +387,7 @@ def test_pages_of_peers(running: Host) -> None:
         "connected_ms": None,
         "retry_at_ms": None,
         "last_error": None,
+        "is_sidecar": False,
         "score": 0.0,
         "pinned": False,
         "weight": 0,
