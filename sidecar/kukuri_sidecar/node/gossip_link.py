@@ -32,8 +32,8 @@ class LinkOwner(Protocol):
     def hold_credit(self, link: GossipLink, wait_s: float) -> None:
         """Call ``link.return_credit`` after ``wait_s``: the peer is too fast."""
 
-    def link_muted(self, link: GossipLink) -> None:
-        """The peer ended its last stream without saying goodbye: its send half is dead (defect U1)."""
+    def link_quiet(self, link: GossipLink, *, is_polite: bool) -> None:
+        """The peer ended its last stream; without a goodbye its send half may be dead (defect U1)."""
 
     def link_progressed(self, link: GossipLink) -> None:
         """Acknowledgements arrived."""
@@ -219,7 +219,7 @@ class GossipLink:
 
     def _ended(self, stream_id: int) -> None:
         reader = self._readers.pop(stream_id, None)
-        polite = stream_id in self._goodbyes
+        is_polite = stream_id in self._goodbyes
         self._goodbyes.discard(stream_id)
-        if reader is not None and reader.topic_id is not None and not polite and not self._readers:
-            self._owner.link_muted(self)
+        if reader is not None and reader.topic_id is not None and not self._readers:
+            self._owner.link_quiet(self, is_polite=is_polite)

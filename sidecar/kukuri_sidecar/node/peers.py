@@ -90,7 +90,7 @@ class Peers:
         rng: Rng,
         wall_ms: WallMs,
     ) -> None:
-        self._own_id = own_id
+        self.own_id = own_id
         self._alpn = alpn
         self._config = config
         self._book = book
@@ -140,7 +140,7 @@ class Peers:
         peer = self._record(endpoint_id)
         if peer.connections or peer.dial_done:
             return True
-        if self._dials is None or endpoint_id == self._own_id or anyio.current_time() < peer.retry_at:
+        if self._dials is None or endpoint_id == self.own_id or anyio.current_time() < peer.retry_at:
             return False
         self._start_dial(endpoint_id, peer)
         return True
@@ -166,7 +166,7 @@ class Peers:
 
         News lift the peer's back-off and join a dial that is under way.
         """
-        if hint.endpoint_id == self._own_id:
+        if hint.endpoint_id == self.own_id:
             return False
         before = self._book.hosts(hint.endpoint_id)
         self._book.learn(hint.endpoint_id, hint.hosts, origin)
@@ -187,7 +187,7 @@ class Peers:
         this caller gives up, others still get the result.
         """
         endpoint_id = hint.endpoint_id
-        if endpoint_id == self._own_id:
+        if endpoint_id == self.own_id:
             raise InvalidPeer("this is our own endpoint id", segment="endpoint_id", reason="own id")
         self.learn(hint, "ticket")
         peer = self._record(endpoint_id)
