@@ -73,6 +73,7 @@ class _Peer:
     retry_at: float = -inf  # monotonic seconds
     last_error: SidecarError | None = None
     connected_ms: int | None = None
+    is_forgotten: bool = False  # dropped as soon as nothing is under way any more
     capabilities: Capability | None = None  # None: a plain node, as far as we know
 
 
@@ -90,7 +91,7 @@ class Peers:
         rng: Rng,
         wall_ms: WallMs,
     ) -> None:
-        self._own_id = own_id
+        self.own_id = own_id
         self._alpn = alpn
         self._config = config
         self._book = book
@@ -140,7 +141,7 @@ class Peers:
         peer = self._record(endpoint_id)
         if peer.connections or peer.dial_done:
             return True
-        if self._dials is None or endpoint_id == self._own_id or anyio.current_time() < peer.retry_at:
+        if self._dials is None or endpoint_id == self.own_id or anyio.current_time() < peer.retry_at:
             return False
         self._start_dial(endpoint_id, peer)
         return True
@@ -166,7 +167,7 @@ class Peers:
 
         News lift the peer's back-off and join a dial that is under way.
         """
-        if hint.endpoint_id == self._own_id:
+        if hint.endpoint_id == self.own_id:
             return False
         before = self._book.hosts(hint.endpoint_id)
         self._book.learn(hint.endpoint_id, hint.hosts, origin)
@@ -187,7 +188,7 @@ class Peers:
         this caller gives up, others still get the result.
         """
         endpoint_id = hint.endpoint_id
-        if endpoint_id == self._own_id:
+        if endpoint_id == self.own_id:
             raise InvalidPeer("this is our own endpoint id", segment="endpoint_id", reason="own id")
         self.learn(hint, "ticket")
         peer = self._record(endpoint_id)
@@ -215,8 +216,9 @@ class Peers:
             connection.close(0, "disconnected by the application")
         if forget:
             self._book.forget(endpoint_id)
-            if peer and not peer.dial_done:
-                self._peers.pop(endpoint_id, None)
+            if peer:
+                peer.is_forgotten = True
+                self._drop_forgotten(endpoint_id, peer)
         return bool(connections)
 
     def list(self) -> Sequence[PeerInfo]:
@@ -245,6 +247,7 @@ class Peers:
         peer.connections.append(connection)
         peer.last_error = None
         peer.retry_at = -inf
+        peer.is_forgotten = False
         for spare in peer.connections[: -1 - MAX_SPARE_CONNECTIONS]:
             spare.close(0, "superseded")
         if first:
@@ -264,6 +267,7 @@ class Peers:
             peer.failures = 0
         peer.connected_ms = None
         self._announce(connection.peer, PeerState.DISCONNECTED, reason.kind, None)
+        self._drop_forgotten(connection.peer, peer)
 
     # --- dialling --------------------------------------------------------------------------------------
 
@@ -297,6 +301,7 @@ class Peers:
         )
         self._announce(endpoint_id, PeerState.DISCONNECTED, failure.kind, None)
         self._unreachable(endpoint_id, failure)
+        self._drop_forgotten(endpoint_id, peer)
 
     async def _try_to_dial(self, endpoint_id: EndpointId) -> None:
         assert self._endpoint is not None and self._slots is not None  # noqa: S101, PT018 - run() comes first
@@ -343,6 +348,10 @@ class Peers:
                 self._drop_idle_record()
             peer = self._peers[endpoint_id] = _Peer()
         return peer
+
+    def _drop_forgotten(self, endpoint_id: EndpointId, peer: _Peer) -> None:
+        if peer.is_forgotten and not peer.connections and not peer.dial_done:
+            self._peers.pop(endpoint_id, None)
 
     def _drop_idle_record(self) -> None:
         for endpoint_id, peer in self._peers.items():
