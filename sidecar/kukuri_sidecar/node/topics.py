@@ -217,8 +217,8 @@ class Topics:
     ) -> Published:
         """Hand ``payload`` to the topic's neighbours; promises only what the result says.
 
-        Raises UnknownTopic, MessageTooLarge (exact limit), NoNeighbors (when not ``queue``), RateLimited (above
-        the configured rate, or while all neighbours are behind), LimitReached when too many wait already.
+        Raises UnknownTopic, MessageTooLarge (exact limit), NoNeighbors (when not ``queue``), RateLimited
+        (above the configured rate, or while all neighbours are behind), LimitReached when too many wait.
         """
         topic = self._require(topic_id)
         now = anyio.current_time()
