@@ -30,6 +30,7 @@ from kukuri_sidecar.node.config import (
 )
 from kukuri_sidecar.node.envelopes import Envelopes
 from kukuri_sidecar.node.events import Emit, NodeChanged, NodeInfo
+from kukuri_sidecar.node.gossip_link import MAX_STREAM_BACKLOG_BYTES
 from kukuri_sidecar.node.memory import Keeper, Memory, RememberedPeer, RememberedTopic
 from kukuri_sidecar.node.own_addresses import online, own_addresses
 from kukuri_sidecar.node.peers import Peers
@@ -295,6 +296,7 @@ def _quic_config(config: Config) -> QuicConfig:
             idle_s=connect.idle_timeout_ms / 1000,
             dead_after_s=connect.dead_after_ms / 1000,
             keep_alive_s=connect.keepalive_interval_ms / 1000,
+            max_stream_backlog_bytes=MAX_STREAM_BACKLOG_BYTES,
         ),
     )
 

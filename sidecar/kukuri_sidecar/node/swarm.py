@@ -146,6 +146,11 @@ class Swarm:
         """Peers with a usable connection."""
         return self._links.peers
 
+    def is_behind(self, peer: EndpointId) -> bool:
+        """Say whether the peer does not read as fast as we write, so that payloads for it are dropped."""
+        link = self._links.get(peer)
+        return link is not None and link.slow_since is not None
+
     @property
     def backlog_bytes(self) -> int:
         """Bytes handed to connections and not yet acknowledged."""
