@@ -217,9 +217,10 @@ class Topics:
     ) -> Published:
         """Hand ``payload`` to the topic's neighbours; promises only what the result says.
 
-        Raises UnknownTopic, MessageTooLarge (exact limit), NoNeighbors (when not ``queue``), RateLimited
-        (above the configured rate, or while all neighbours are behind), LimitReached when too many wait.
-        """
+        
+                Raises UnknownTopic, MessageTooLarge (exact limit), NoNeighbors (when not ``queue``), RateLimited
+                (above the configured rate, or while all neighbours are behind), LimitReached when too many wait.
+                """
         topic = self._require(topic_id)
         now = anyio.current_time()
         self._check_size(topic, payload)
