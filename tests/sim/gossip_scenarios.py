@@ -60,7 +60,7 @@ def mass_failure(
     times: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 10.0, 30.0),
     notice_s: Callable[[], float] | None = None,
 ) -> Failure:
-    """Kill a part of a settled swarm at once; its neighbors notice after one latency unless told otherwise."""
+    """Kill a part of a settled swarm at once; neighbors notice after one latency unless told otherwise."""
     sim = GossipSim(count, seed, config)
     sim.bootstrap()
     sim.run(QUIET_S)
