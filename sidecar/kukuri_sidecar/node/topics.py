@@ -239,8 +239,11 @@ class Topics:
                 state=str(topic.join.state),
                 next_attempt_at_ms=self._instant_ms(topic.join.next_attempt, now),
             )
+        takers = [peer for peer in topic.join.neighbors if not self.swarm.is_behind(peer)]
         if not topic.join.neighbors:
             topic.queue.require_room()
+        elif not takers:
+            raise RateLimited("every neighbour is behind", retry_after_ms=BEHIND_RETRY_MS)
         elif confirm:
             self._receipts.require_room()
         self._check_rate(is_signed, now)
@@ -251,7 +254,7 @@ class Topics:
             self._send_queue(topic, now)  # what waited goes first
             receipt = self._receipts.open(topic_id, name) if confirm else None
             self._broadcast(topic, name, content, neighbors_only=neighbors_only, receipt=receipt)
-            return Published(name, "accepted", len(topic.join.neighbors))
+            return Published(name, "accepted", len(takers))
         wait_s = min(queue_ttl_s, MAX_WAIT_S) if is_signed else queue_ttl_s
         topic.queue.add(QueuedMessage(name, content, neighbors_only, now + wait_s))
         return Published(name, "queued", 0)
