@@ -262,7 +262,7 @@ def test_yes_after_our_yes_is_no_question() -> None:
 
 def test_yes_after_our_yes_does_not_win_back_a_slot_that_was_lost_meanwhile() -> None:
     """In a join storm the confirmations of evicted peers would evict others, endlessly."""
-    script = Script(replace(MembershipConfig(), active_view=1, protected_chosen=0))
+    script = Script(replace(MembershipConfig(), active_view=1, protected=0))
     script.got(1, Join(None), now=10.0)
     script.got(2, Join(None), now=10.05)
     assert script.active == [2]

@@ -419,9 +419,13 @@ class HyParView:
         return True
 
     def _pick_victim(self) -> EndpointId | None:
-        """Return a random neighbor without protection (trust E1); one slot is always open."""
-        protected = [p for p in self.active if p in self._policy.pinned]
-        protected += [p for p in self.chosen if p not in self._policy.pinned][: self._config.protected_chosen]
+        """Return a random neighbor without protection (trust E1); one slot is always open.
+
+        Protected are pinned peers and two others, rather those that we asked ourselves, then the oldest.
+        """
+        pinned = [p for p in self.active if p in self._policy.pinned]
+        others = [p for p in (*self.chosen, *self.active) if p not in self._policy.pinned]
+        protected = pinned + list(dict.fromkeys(others))[: self._config.protected]
         protected = protected[: self._config.active_view - 1]
         return pick(self._rng, [p for p in self.active if p not in protected])
 
