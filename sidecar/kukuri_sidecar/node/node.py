@@ -201,7 +201,7 @@ class Node:
                 for text in self.config.bootstrap_peers:
                     hint = parse_peer(text)
                     self.peers.learn(hint, "bootstrap")
-                    self.peers.want(hint.endpoint_id)
+                    self.peers.want(hint.endpoint_id, for_host=True)
                 for topic in self._remembered:
                     await self.topics.restore(topic)
                 if self._keeper:

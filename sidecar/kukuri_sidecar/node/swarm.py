@@ -146,6 +146,15 @@ class Swarm:
         """Peers with a usable connection."""
         return self._links.peers
 
+    def needs(self, peer: EndpointId) -> bool:
+        """Say whether some topic wants a connection to the peer kept."""
+        return self._core.needs(peer)
+
+    def let_go(self, peer: EndpointId) -> None:
+        """Close the connection once everything is acknowledged, or give its dial up."""
+        self._peers.give_up(peer)
+        self._let_go(peer, anyio.current_time())
+
     def is_behind(self, peer: EndpointId) -> bool:
         """Say whether the peer does not read as fast as we write, so that payloads for it are dropped."""
         link = self._links.get(peer)
@@ -368,6 +377,9 @@ class Swarm:
         link.flush(now)
         self._dirty.pop(link, None)
         link.finish()
+        if not link.connection.backlog():
+            link.connection.close(0, CLOSE_GOODBYE)
+            return
 
         def close(_: float) -> None:
             if link.is_finishing:

@@ -408,12 +408,16 @@ class Topics:
         return topic
 
     def _leave(self, topic: _Topic) -> None:
-        self.swarm.handle(QuitTopic(topic.topic_id))
         del self._topics[topic.topic_id]
+        self.swarm.handle(QuitTopic(topic.topic_id))
         self._agenda.cancel(("attempt", topic.topic_id))
         self._agenda.cancel(("send queue", topic.topic_id))
         topic.queue.fail_all()
         self._emit(TopicChanged(topic.topic_id, TopicState.LEFT, 0, None, None))
+        candidates = {peer for other in self._topics.values() for peer in other.join.candidates}
+        for peer in self._peers.dialled_for_topics:
+            if peer not in candidates and not self.swarm.needs(peer):
+                self.swarm.let_go(peer)
 
     def _supervise(self, topic: _Topic, now: float) -> None:
         """Let the join supervisor act if its time has come, and book its next deadline."""
