@@ -47,6 +47,7 @@ from kukuri_sidecar.wire.ticket import encode_ticket, parse_peer
 
 CONFIG_FILE = "config.json"
 WATCH_INTERVAL_S = 5.0  # how often interfaces are looked at; a look costs half a millisecond
+MIN_STREAMS = 128  # trust.md M2: that a peer may open towards us
 CLOSE_GRACE_S = 0.5  # for the close frames of a shutdown
 
 
@@ -297,6 +298,7 @@ def _quic_config(config: Config) -> QuicConfig:
             dead_after_s=connect.dead_after_ms / 1000,
             keep_alive_s=connect.keepalive_interval_ms / 1000,
             max_stream_backlog_bytes=MAX_STREAM_BACKLOG_BYTES,
+            streams_uni=max(MIN_STREAMS, 2 * config.limits.topics),  # a topic ends its stream for another one
         ),
     )
 
