@@ -252,8 +252,9 @@ class Topics:
         name = message_id(content)
         if topic.join.neighbors:
             self._send_queue(topic, now)  # what waited goes first
-            receipt = self._receipts.open(topic_id, name) if confirm else None
-            self._broadcast(topic, name, content, neighbors_only=neighbors_only, receipt=receipt)
+            if confirm:
+                self._receipts.open(topic_id, name)
+            self._broadcast(topic, name, content, neighbors_only=neighbors_only)
             return Published(name, "accepted", len(takers))
         wait_s = min(queue_ttl_s, MAX_WAIT_S) if is_signed else queue_ttl_s
         topic.queue.add(QueuedMessage(name, content, neighbors_only, now + wait_s))
@@ -311,6 +312,10 @@ class Topics:
         """Return the frame limit of a joined topic, None of any other."""
         topic = self._topics.get(topic_id)
         return topic.max_message_bytes if topic else None
+
+    def receipts(self, topic_id: TopicId, message_id: MessageId) -> Sequence[Receipt]:
+        """Return what counts the acknowledgements of a message that is about to be sent."""
+        return self._receipts.of(topic_id, message_id)
 
     def neighbor_up(self, topic_id: TopicId, peer: EndpointId) -> None:
         """Show the neighbour and send what waited for it."""
@@ -459,20 +464,14 @@ class Topics:
         for rate in rates:
             rate.take(now)
 
-    def _broadcast(
-        self, topic: _Topic, name: MessageId, content: bytes, *, neighbors_only: bool, receipt: Receipt | None
-    ) -> None:
+    def _broadcast(self, topic: _Topic, name: MessageId, content: bytes, *, neighbors_only: bool) -> None:
         topic.messages_out += 1
-        named = (name, receipt) if receipt else None
-        self.swarm.handle(Broadcast(topic.topic_id, content, name, neighbors_only), named)
+        self.swarm.handle(Broadcast(topic.topic_id, content, name, neighbors_only))
 
     def _send_queue(self, topic: _Topic, now: float) -> None:
         for message in topic.queue.take_all(now):
-            name = message.message_id
-            receipt = self._receipts.open(topic.topic_id, name, promised=True)
-            self._broadcast(
-                topic, name, message.content, neighbors_only=message.neighbors_only, receipt=receipt
-            )
+            self._receipts.open(topic.topic_id, message.message_id, promised=True)
+            self._broadcast(topic, message.message_id, message.content, neighbors_only=message.neighbors_only)
 
     # --- small helpers ---------------------------------------------------------------------------------
 
