@@ -254,20 +254,50 @@ async def test_confirm_and_scope() -> None:
 
 
 async def test_the_same_content_twice() -> None:
-    """One message id, delivered once; each confirm is answered by a truth about that id."""
+    """One message id, delivered once; each confirm is answered."""
     topic = new_topic()
     async with nodes(2) as (a, b):
         await meet(topic, a, b)
-        first = await a.publish(topic, b"again", confirm=True)
-        second = await a.publish(topic, b"again", confirm=True)
-        assert first["message_id"] == second["message_id"]
-        event = await a.wait("topic.published", message_id=first["message_id"])
+        both = await a.publish_batch(topic, [b"again", b"again"], confirm=True)
+        assert len({published["message_id"] for published in both}) == 1
+        event = await a.wait("topic.published", message_id=both[0]["message_id"])
         assert (event["state"], event["acked_by"]) == ("acked", 1)
-        third = await a.publish(topic, b"again", confirm=True)
         await a.publish(topic, b"barrier")
         await b.wait("topic.message", payload_b64="YmFycmllcg==")
         assert b.messages(topic) == [b"again", b"barrier"]
-        assert third["message_id"] == first["message_id"]
+
+
+async def test_a_message_that_is_only_announced_is_acknowledged_once_it_is_fetched() -> None:
+    """Both publish the same at once: each has the other's copy already and asks for announcements only."""
+    topic = new_topic()
+    async with nodes(2) as (a, b):
+        await meet(topic, a, b)
+        for _ in range(5):
+            same = [secrets.token_bytes(16) for _ in range(10)]
+            async with anyio.create_task_group() as tasks:
+                for host in (a, b):
+                    tasks.start_soon(host.publish_batch, topic, same)
+        for number in range(3):
+            published = await a.publish(topic, b"news %d" % number, confirm=True)
+            event = await a.wait("topic.published", 5, message_id=published["message_id"])
+            assert (event["state"], event["acked_by"]) == ("acked", 1)
+            await b.wait("topic.message", message_id=published["message_id"])
+
+
+async def test_a_hundred_and_fifty_topics_with_one_peer() -> None:
+    """Each has streams of its own on the one connection; limits.topics decides, nothing else."""
+    topics = [f"{number:064x}" for number in range(150)]
+    async with nodes(2, config={"limits": {"topics": 150}}) as (a, b):
+        for topic in topics:
+            await b.join(topic)
+            await a.join(topic, b.address)
+        for host in (a, b):
+            for topic in topics:
+                await host.wait("topic.neighbor_up", topic_id=topic)
+        for topic in topics:
+            await a.publish(topic, topic.encode())
+        for topic in topics:
+            assert await b.wait_messages(topic, 1) == [topic.encode()]
 
 
 async def test_a_queued_message_goes_to_the_first_neighbour() -> None:
