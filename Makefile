@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 BINARY := dist/kukuri-sidecar/kukuri-sidecar
-PEERS_TARGET := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/kukuri-sidecar/cargo-target)
 SOURCES := $(shell find sidecar -name '*.py') build/kukuri-sidecar.spec pyproject.toml requirements.lock
 export PYTHONPATH := sidecar
 
@@ -20,7 +19,7 @@ $(VENV)/.ready: requirements.lock
 	@PYTHON=$(PYTHON) build/need.sh python
 	@echo "setting up $(VENV) (once) ..."
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --prefer-binary -r requirements.lock
 	@touch $@
 
 demo: $(BINARY) ## three sidecars on this machine meet in a topic and talk, live
@@ -45,14 +44,14 @@ check: setup ## format, lint, types, import rules, schema drift
 
 interop: setup $(BINARY) ## real Rust iroh-gossip peers (needs cargo; the build is cached outside the clone)
 	@build/need.sh cargo
-	CARGO_TARGET_DIR="$(PEERS_TARGET)" cargo build --locked --manifest-path tests/peers/iroh-peer/Cargo.toml
-	CARGO_TARGET_DIR="$(PEERS_TARGET)" $(PY) -m pytest -m interop $(ARGS)
+	tests/peers/build_rust_peers.sh
+	$(PY) -m pytest -m interop $(ARGS)
 
 binary: $(BINARY) ## the frozen one-dir build
 
 $(BINARY): $(VENV)/.ready $(SOURCES)
 	@echo "freezing $@ ..."
-	@PYTHONHASHSEED=1 $(PY) -m PyInstaller --noconfirm --log-level ERROR --workpath .cache/pyinstaller --distpath dist build/kukuri-sidecar.spec
+	@PYTHONHASHSEED=1 PYINSTALLER_ZLIB_COMPRESSION_LEVEL=0 $(PY) -m PyInstaller --noconfirm --log-level ERROR --workpath .cache/pyinstaller --distpath dist build/kukuri-sidecar.spec
 	@$(PY) build/smoke.py $(BINARY)
 	@touch $@
 
@@ -63,8 +62,8 @@ format: setup ## let ruff format and mend
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench-rpc: $(BINARY) ## start-up, memory, round trips and exit times of the frozen binary beside their targets
-	$(PY) tests/bench/rpc.py $(BINARY)
+bench-rpc: $(BINARY) ## [ARGS=--anchor]: start-up, memory, round trips and exit times of the frozen binary beside their targets
+	$(PY) tests/bench/rpc.py $(BINARY) $(ARGS)
 
 sim: setup ## [NODES="100 1000"]: gossip simulations of the production core beside the Rust figures
 	PYTHONPATH=sidecar:tests $(PY) -m sim.gossip_report --nodes $(or $(NODES),100 1000)

@@ -111,6 +111,8 @@ export interface GossipConfig {
   mode?: "auto" | "raw" | "signed";
   /** equal in the whole swarm; more than 4096 only in private ones. Default: 4096. */
   max_message_bytes?: number;
+  /** let sidecars recognise each other; plain iroh nodes never notice. Default: true. */
+  announce_capabilities?: boolean;
   /** neighbours per topic. Default: 5. */
   active_view?: number;
 }
@@ -166,6 +168,10 @@ export interface LimitsConfig {
   topics?: number;
   /** burst 2x; above: rate_limited. Default: 1000. */
   publish_per_s?: number;
+  /** burst 2x; above: the peer is slowed down. Default: 1000. */
+  messages_per_s_per_peer?: number;
+  /** burst 1 s; above: the peer is slowed down. Default: 4194304. */
+  bytes_per_s_per_peer?: number;
   /** inbound, all peers; burst 2x; Retry under pressure. Default: 40. */
   handshakes_per_s?: number;
   /** inbound connections of one address. Default: 8. */
@@ -375,6 +381,8 @@ export interface PeerInfo {
   retry_at_ms: number | null;
   /** Error kind of the last failure. */
   last_error: string | null;
+  /** It told that it is a sidecar too. */
+  is_sidecar: boolean;
   /** Local reputation. */
   score: number;
   /** Never evicted. */
@@ -596,7 +604,7 @@ export interface TopicPublishParams {
   scope?: "neighbors" | "swarm";
   /** Without neighbours: fail, or wait for the first one. Default: "error". */
   if_isolated?: "error" | "queue";
-  /** How long a queued message waits. Default: 30000. */
+  /** How long a queued message waits; a signed one 90 s at most, as signatures expire. Default: 30000. */
   queue_ttl_ms?: number;
   /** A `topic.published` event follows. Default: false. */
   confirm?: boolean;

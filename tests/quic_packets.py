@@ -6,6 +6,7 @@ from aioquic.buffer import encode_uint_var
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion
 from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.tls import Epoch
 
 V1 = QuicProtocolVersion.VERSION_1
 PING, CRYPTO = 0x01, 0x06
@@ -55,3 +56,24 @@ def cids(long_header: bytes) -> tuple[bytes, bytes]:
     """Destination and source connection id of a long-header packet."""
     at = 6 + long_header[5]
     return long_header[6:at], long_header[at + 1 : at + 1 + long_header[at]]
+
+
+def sealed(connection, payload: bytes) -> bytes:
+    """A 1-RTT packet of ``connection`` with any payload, correctly encrypted."""
+    quic = connection._quic
+    builder = QuicPacketBuilder(
+        host_cid=quic.host_cid,
+        peer_cid=quic._peer_cid.cid,
+        version=V1,
+        is_client=quic._is_client,
+        max_datagram_size=1_400,
+        packet_number=quic._packet_number,
+    )
+    quic._packet_number += 1
+    builder.start_packet(QuicPacketType.ONE_RTT, quic._cryptos[Epoch.ONE_RTT])
+    payload = payload[:1_300].ljust(3, b"\0")
+    buffer = builder.start_frame(payload[0] & 0x3F)
+    buffer.seek(buffer.tell() - 1)
+    buffer.push_bytes(payload)
+    (datagram,), _ = builder.flush()
+    return datagram

@@ -55,9 +55,12 @@ def serve(
     log_format: LogFormat | None = None,
 ) -> NoReturn:
     """Serve one host on stdio, then end the process: a thread blocked in a read cannot be joined."""
+    import gc
+
     from kukuri_sidecar.rpc.descriptors import claim
     from kukuri_sidecar.rpc.lifetime import EndWatch
 
+    gc.disable()  # imports make next to no garbage; ``rpc.node_task`` switches it on when all is loaded
     try:
         stdin_fd, stdout_fd = claim()
     except OSError as exc:
@@ -96,7 +99,8 @@ async def _run(
         logging.getLogger(__name__).exception("the server failed")
     finally:
         logs.stderr.flush(STDERR_FLUSH_S)
-        os.set_blocking(stdout_fd, True)  # the open file may be shared with whoever started us
+        if os.name == "posix":
+            os.set_blocking(stdout_fd, True)  # the open file may be shared with whoever started us
         os._exit(code)
 
 

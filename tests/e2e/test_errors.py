@@ -3,15 +3,14 @@
 import json
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 import pytest
 
-from e2e.hosts import DOCUMENTED, close_stdin, nodes, peer_info, refusal, refused
+from e2e.hosts import DOCUMENTED, black_hole, close_stdin, nodes, peer_info, refusal, refused
 from kukuri_sidecar.rpc import api, schema
 from peers.sidecar import LOOPBACK, Json, Sidecar, node, sidecar
 
@@ -57,14 +56,6 @@ async def topic(ours: Sidecar) -> AsyncIterator[str]:
     await ours.join(topic_id)
     yield topic_id
     await ours.call("topic.leave", topic_id=topic_id)
-
-
-@contextmanager
-def black_hole() -> Iterator[str]:
-    """Give an address that swallows every packet."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hole:
-        hole.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{hole.getsockname()[1]}"
 
 
 # --- the wire -------------------------------------------------------------------------------------------

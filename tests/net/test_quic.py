@@ -331,6 +331,23 @@ async def test_a_cancelled_endpoint_says_goodbye() -> None:
             await one.dial(two)
 
 
+async def test_a_dial_under_way_ends_with_its_endpoint() -> None:
+    one, two = Node(), Node()
+    async with running(two), anyio.create_task_group() as group:
+        failures: list[Exception] = []
+
+        async def dial() -> None:
+            try:
+                await one.dial(two, NOWHERE)
+            except ShuttingDown as exc:
+                failures.append(exc)
+
+        async with running(one):
+            group.start_soon(dial)
+            await _wait(lambda: bool(one.endpoint._dials))
+        await _wait(lambda: bool(failures))
+
+
 async def test_close_all() -> None:
     one, two, three = Node(), Node(), Node()
     async with running(one, two, three):

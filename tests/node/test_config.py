@@ -125,6 +125,8 @@ def _good_values(annotation: Any) -> st.SearchStrategy[Any]:
     if annotation is FIELDS["bootstrap_peers"]:
         return st.lists(st.just(PEER) | st.text(max_size=3), max_size=2)
     base, meta = get_args(annotation)[:2] if get_origin(annotation) is Annotated else (annotation, None)
+    if base is bool:
+        return st.booleans()
     if base is int:
         return st.integers(meta.ge - 2, meta.le + 2) | st.sampled_from([meta.ge, meta.le])
     return st.sampled_from(["0.0.0.0:0", "[::1]:5", "auto", "info", "json", None, "x:1"]) | st.lists(
@@ -357,6 +359,7 @@ def test_variables_become_a_layer() -> None:
     layer, unknown = from_environment(
         {
             "KUKURI_SIDECAR_MAX_PEERS": "7",
+            "KUKURI_SIDECAR_PERSIST_PEERS": "false",
             "KUKURI_SIDECAR_NET__BIND_V6": "null",
             "KUKURI_SIDECAR_LOG__LEVEL": "debug",
             "KUKURI_SIDECAR_BOOTSTRAP_PEERS": f" {PEER} , {PEER}@[::1]:5,",
@@ -372,6 +375,7 @@ def test_variables_become_a_layer() -> None:
     )
     assert layer == {
         "max_peers": 7,
+        "persist_peers": False,
         "net": {"bind_v6": None, "advertise": []},
         "log": {"level": "debug"},
         "bootstrap_peers": [PEER, f"{PEER}@[::1]:5"],
@@ -387,6 +391,7 @@ def test_variables_become_a_layer() -> None:
     assert effective.config.max_peers == 7
     assert set(effective.locked) == {
         "max_peers",
+        "persist_peers",
         "net.bind_v6",
         "net.advertise",
         "log.level",
@@ -436,8 +441,9 @@ def test_what_the_environment_can_say_arrives(layer: Layer) -> None:
     environ = {}
     for field in effective.origins:
         value = _get(effective.config, field)
-        text = ",".join(value) if isinstance(value, list) else "null" if value is None else str(value)
-        environ[_variable(field)] = text
+        # Numbers, true, false and null as in JSON; texts bare, lists with commas.
+        text = ",".join(value) if isinstance(value, list) else json.dumps(value)
+        environ[_variable(field)] = value if isinstance(value, str) else text
     again, unknown = from_environment(environ)
     assert unknown == ()
     assert resolve({"env": again}).config == effective.config

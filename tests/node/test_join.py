@@ -372,7 +372,9 @@ class AnySequence(RuleBasedStateMachine):
         known = set(self.join.candidates)
         fresh = self.join.add(peers(*numbers), self.now, by_host=by_host)
         expected = [one for one in dict.fromkeys(peers(*numbers)) if one not in known | {OWN}]
-        assert fresh == expected
+        if len(known) + len(numbers) <= MAX_CANDIDATES:  # else one may be forgotten and met again in one call
+            assert fresh == expected
+        assert set(fresh) <= set(peers(*numbers)) & set(self.join.candidates)
 
     @rule(numbers=st.integers(100, 10_000))
     def flood(self, numbers: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from random import Random
 
 import anyio
@@ -11,136 +10,21 @@ import pytest
 
 from kukuri_sidecar.errors import LimitReached, MessageTooLarge, ModeMismatch, NoNeighbors, UnknownTopic
 from kukuri_sidecar.node import events
-from kukuri_sidecar.node.address_book import AddressBook
-from kukuri_sidecar.node.agenda import Agenda
-from kukuri_sidecar.node.config import Config, resolve
-from kukuri_sidecar.node.envelopes import Envelopes, Mode
-from kukuri_sidecar.node.events import (
-    NodeEvent,
-    PeerChanged,
-    PeerState,
-    TopicMessage,
-    TopicPublished,
-    TopicState,
-)
-from kukuri_sidecar.node.peers import Peers
+from kukuri_sidecar.node.envelopes import Mode
+from kukuri_sidecar.node.events import PeerChanged, PeerState, TopicPublished, TopicState
 from kukuri_sidecar.node.publishing import MAX_QUEUED_MESSAGES
-from kukuri_sidecar.node.topics import JoinRequest, Topics
-from kukuri_sidecar.proto.gossip.config import GossipConfig
 from kukuri_sidecar.wire.addr import HostPort, PeerHint
-from kukuri_sidecar.wire.ids import TopicId
-from kukuri_sidecar.wire.keys import SecretKey
-from kukuri_sidecar.wire.peer_data import encode_peer_data
-from sim.quic_net import SimEndpoint, SimNet
+from sim.nodes import TOPIC, World, simulated_world, until
 
 pytestmark = pytest.mark.anyio
 
-TOPIC = TopicId(b"t" * 32)
 DEAD = HostPort("192.0.2.1", 9)
-
-
-@dataclass(eq=False)
-class Node:
-    """One simulated node with everything above the QUIC endpoint."""
-
-    net: SimNet
-    secret: SecretKey
-    rng: Random
-    config: Config = field(default_factory=Config)
-    events: list[NodeEvent] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.id = self.secret.endpoint_id
-        self.agenda = Agenda()
-        self.peers = Peers(
-            own_id=self.id,
-            alpn="/iroh-gossip/1",
-            config=self.config,
-            book=AddressBook(),
-            emit=self.events.append,
-            rng=self.rng,
-            wall_ms=self.wall_ms,
-        )
-        self.endpoint: SimEndpoint = self.net.endpoint(self.id, self.peers.accepted)
-        self.topics = Topics(
-            own_id=self.id,
-            core_config=GossipConfig(),
-            config=self.config,
-            peers=self.peers,
-            agenda=self.agenda,
-            emit=self.events.append,
-            rng=self.rng,
-            wall_ms=self.wall_ms,
-            bootstrap=(),
-            envelopes=Envelopes(self.secret, self.rng, self.wall_ms),
-        )
-        swarm = self.topics.swarm
-        self.peers.wire(self.endpoint, swarm.user_for, swarm.unreachable, self.topics.topics_of)
-
-    @staticmethod
-    def wall_ms() -> int:
-        return 1_700_000_000_000 + round(anyio.current_time() * 1000)
-
-    @property
-    def hint(self) -> PeerHint:
-        return PeerHint(self.id, (HostPort(*self.endpoint.address),))
-
-    async def join(self, *bootstrap: PeerHint, mode: Mode | None = None) -> None:
-        await self.topics.join(JoinRequest(TOPIC, None, bootstrap, mode, None))
-
-    def publish(
-        self, payload: bytes, *, queue: bool = False, confirm: bool = False, ttl_s: float = 30.0
-    ) -> str:
-        published = self.topics.publish(
-            TOPIC, payload, neighbors_only=False, queue=queue, queue_ttl_s=ttl_s, confirm=confirm
-        )
-        return published.state
-
-    @property
-    def received(self) -> list[bytes]:
-        return [event.payload for event in self.events if isinstance(event, TopicMessage)]
-
-    @property
-    def state(self) -> TopicState:
-        (info,) = self.topics.list(None)
-        return info.state
-
-    def neighbors(self) -> int:
-        (info,) = self.topics.list(None)
-        return len(info.neighbors)
-
-
-class World:
-    """Makes nodes that run until the test ends."""
-
-    def __init__(self, net: SimNet, tasks: anyio.abc.TaskGroup, rng: Random) -> None:
-        self.net, self._tasks, self._rng = net, tasks, rng
-        self._count = 0
-
-    async def node(self, **config: object) -> Node:
-        self._count += 1
-        secret = SecretKey(self._count.to_bytes(32, "big"))
-        node = Node(self.net, secret, Random(self._rng.random()), resolve({"host": config}).config)
-        await self._tasks.start(node.agenda.run)
-        await self._tasks.start(node.peers.run)
-        node.topics.set_own_data(encode_peer_data(None, [node.endpoint.address]))
-        return node
 
 
 @pytest.fixture
 async def world(rng: Random) -> AsyncIterator[World]:
-    async with SimNet().running() as net, anyio.create_task_group() as tasks:
-        yield World(net, tasks, rng)
-        tasks.cancel_scope.cancel()
-
-
-async def until(is_true: object, limit_s: float = 120.0) -> float:
-    """Let virtual time pass until the condition holds; return how long it took."""
-    start = anyio.current_time()
-    while not is_true():  # type: ignore[operator]
-        assert anyio.current_time() - start < limit_s, "it never came true"
-        await anyio.sleep(0.005)
-    return anyio.current_time() - start
+    async with simulated_world(rng) as world:
+        yield world
 
 
 async def test_two_nodes_meet_and_talk_whoever_dials(world: World) -> None:

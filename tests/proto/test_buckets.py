@@ -87,3 +87,11 @@ def test_a_clock_that_steps_back_earns_nothing() -> None:
         assert not bucket.take(100.0)
     assert bucket.take(101.0)
     assert not bucket.take(101.0)
+
+
+def test_a_charge_may_run_into_debt_and_says_when_it_is_paid() -> None:
+    bucket = TokenBucket(10, 20)
+    assert bucket.charge(0.0, 20) == 0
+    assert bucket.charge(0.0, 5) == pytest.approx(0.5)
+    assert bucket.charge(0.5, 10) == pytest.approx(1.0)
+    assert bucket.charge(10.0, 1) == 0

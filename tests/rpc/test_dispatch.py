@@ -6,6 +6,8 @@ import logging
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kukuri_sidecar.errors import NotInitialized, OutcomeUnknown, ShuttingDown
 from kukuri_sidecar.rpc.dispatch import MAX_BATCH, MAX_EXECUTING, MAX_HELD_BYTES, MAX_WAITING
@@ -500,3 +502,44 @@ def test_errors_of_known_methods_are_reported() -> None:
         assert sorted(heard) == [("boom", "internal_error"), ("subtract", "invalid_params")]
 
     run(main())
+
+
+# --- anything at all -----------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+REQUESTS = st.fixed_dictionaries(
+    {"jsonrpc": st.sampled_from(["2.0", "1.0", 2])},
+    optional={
+        "id": JSON,
+        "method": st.sampled_from([*METHODS, "$/cancelRequest", "nope"]) | JSON,
+        "params": JSON,
+        "result": JSON,
+    },
+)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.binary(max_size=40) | JSON | REQUESTS | st.lists(REQUESTS, max_size=5), max_size=8))
+def test_whatever_a_host_writes_it_gets_well_formed_answers(messages: list[Json]) -> None:
+    """And never more than it has asked for, nor a raise out of the dispatcher."""
+
+    async def main() -> None:
+        desk = Desk(METHODS)
+        answers = await desk.talk(*messages)
+        assert len(answers) <= len(messages)
+        for answer in answers:
+            for one in answer if isinstance(answer, list) else [answer]:
+                assert one["jsonrpc"] == "2.0"
+                assert set(one) in ({"jsonrpc", "id", "result"}, {"jsonrpc", "id", "error"})
+                assert "error" not in one or set(one["error"]["data"]) == {"kind", "retryable", "details"}
+        assert desk.dispatcher.has_room
+
+    logging.disable(logging.CRITICAL)
+    try:
+        run(main())
+    finally:
+        logging.disable(logging.NOTSET)

@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol, cast
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from kukuri_sidecar.errors import LocalProtocolError, NoAddresses, Offline, ShuttingDown, SidecarError
 from kukuri_sidecar.net.udp import Datagram, UdpCounters, UdpSockets
@@ -117,8 +118,9 @@ class Connection:
 
     @property
     def address(self) -> SocketAddr:
-        """Where the peer is now."""
-        return SocketAddr(*self._core.address)
+        """Where the peer is now; a link-local scope is our own affair and stays out."""
+        host, port = self._core.address
+        return SocketAddr(host.partition("%")[0], port)
 
     @property
     def rtt_s(self) -> float | None:
@@ -284,7 +286,7 @@ class QuicEndpoint:
             self._pump(anyio.current_time())
             raise
         if dial.connection is None:
-            raise dial.error if dial.error is not None else ShuttingDown("the endpoint is closing")
+            raise dial.error or ShuttingDown("the endpoint is closing")
         return dial.connection
 
     def add_addresses(self, endpoint_id: EndpointId, addresses: Sequence[SocketAddr]) -> None:
@@ -302,7 +304,7 @@ class QuicEndpoint:
             for connection in self.connections:
                 connection.close(code, reason)
             while self._core.needs_transmit:
-                await anyio.lowlevel.checkpoint()
+                await checkpoint()
 
     # --- The loop ------------------------------------------------------------------------------------------
 
@@ -419,12 +421,12 @@ class QuicEndpoint:
 
     def _shut_down(self, code: int, reason: str) -> None:
         self._is_closing = True
-        for core in [*self._connections, *self._dials]:
+        dials, self._dials = self._dials, {}
+        for core in [*self._connections, *dials]:
             core.close(code, reason)
         self._pump(anyio.current_time())
-        for dial in self._dials.values():
-            dial.done.set()
-        self._dials.clear()
+        for dial in dials.values():
+            dial.done.set()  # without an error of its own: ShuttingDown
 
 
 class _Nobody:

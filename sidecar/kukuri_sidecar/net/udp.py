@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from kukuri_sidecar.wire.addr import SocketAddr
 
@@ -77,7 +78,7 @@ class UdpSocket:
                 on_batch(batch)
                 if len(batch) < BATCH:
                     break
-                await anyio.lowlevel.checkpoint()  # more is waiting; let the others run first
+                await checkpoint()  # more is waiting; let the others run first
 
     def drain(self) -> list[Datagram]:
         """Return what is there, at most a batch."""

@@ -69,6 +69,9 @@ class GossipConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             ge=512, le=1_048_576, description="equal in the whole swarm; more than 4096 only in private ones"
         ),
     ] = 4096
+    announce_capabilities: Annotated[
+        bool, Meta(description="let sidecars recognise each other; plain iroh nodes never notice")
+    ] = True
     active_view: Annotated[int, Meta(ge=3, le=16, description="neighbours per topic")] = 5
 
 
@@ -77,6 +80,12 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     topics: Annotated[int, Meta(ge=1, le=1024, description="joined topics")] = 64
     publish_per_s: Annotated[int, Meta(ge=1, le=100_000, description="burst 2x; above: rate_limited")] = 1000
+    messages_per_s_per_peer: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="burst 2x; above: the peer is slowed down")
+    ] = 1000
+    bytes_per_s_per_peer: Annotated[
+        int, Meta(ge=65_536, le=1 << 30, description="burst 1 s; above: the peer is slowed down")
+    ] = 4_194_304
     handshakes_per_s: Annotated[
         int, Meta(ge=1, le=10_000, description="inbound, all peers; burst 2x; Retry under pressure")
     ] = 40

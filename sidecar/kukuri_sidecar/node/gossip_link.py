@@ -9,13 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import anyio
+
 from kukuri_sidecar.errors import DecodeError, LimitReached
 from kukuri_sidecar.net.quic import Connection, ConnectionLost
+from kukuri_sidecar.node.intake import Intake
 from kukuri_sidecar.node.publishing import Receipt
 from kukuri_sidecar.wire.gossip_messages import MIN_MAX_MESSAGE_BYTES, FrameReader, stream_header
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
-MAX_BACKLOG_BYTES = 512 * 1024  # per connection, not yet acknowledged; above it payloads are dropped (M3)
+MAX_BACKLOG_BYTES = 512 * 1024  # per connection, not yet acknowledged; above it payloads are dropped (M3) ...
+MAX_STREAM_BACKLOG_BYTES = 3 << 20  # ... that and two of the largest messages; net.quic takes no more
 BAD_FRAME_CODE = 1
 CLOSE_GOODBYE = "close from disconnect"  # the reason text a Rust node uses; code 0
 
@@ -26,8 +30,11 @@ class LinkOwner(Protocol):
     def frames(self, link: GossipLink, topic_id: TopicId, bodies: list[bytes]) -> None:
         """Take message bodies of one topic, in order."""
 
-    def link_muted(self, link: GossipLink) -> None:
-        """The peer ended its last stream without saying goodbye: its send half is dead (defect U1)."""
+    def hold_credit(self, link: GossipLink, wait_s: float) -> None:
+        """Call ``link.return_credit`` after ``wait_s``: the peer is too fast."""
+
+    def link_quiet(self, link: GossipLink, *, is_polite: bool) -> None:
+        """The peer ended its last stream; without a goodbye its send half may be dead (defect U1)."""
 
     def link_progressed(self, link: GossipLink) -> None:
         """Acknowledgements arrived."""
@@ -53,15 +60,21 @@ class GossipLink:
     """The ConnectionUser of gossip connections. Everything runs on the loop and never blocks."""
 
     def __init__(
-        self, connection: Connection, owner: LinkOwner, max_message_bytes: Callable[[TopicId], int]
+        self,
+        connection: Connection,
+        owner: LinkOwner,
+        max_message_bytes: Callable[[TopicId], int],
+        intake: Intake,
     ) -> None:
         self.connection = connection
         self.peer: EndpointId = connection.peer
         self.is_finishing = False  # our streams are ended; the connection closes when that is acknowledged
         self.slow_since: float | None = None
         self.dropped = 0
+        self.has_said_hello = False  # our capabilities were told on this connection
         self._owner = owner
         self._max_message_bytes = max_message_bytes
+        self._intake = intake
         self._readers: dict[int, FrameReader] = {}
         self._goodbyes: set[int] = (
             set()
@@ -71,6 +84,8 @@ class GossipLink:
         self._unacked: list[
             tuple[int, int, Receipt]
         ] = []  # (stream, offset that must be acknowledged, for whom)
+        self._max_backlog_bytes = MAX_BACKLOG_BYTES  # and one message of the topic with the largest ones
+        self._room_bytes = MAX_BACKLOG_BYTES  # what may still be queued before the next flush
         self._reading: int | None = None
 
     # --- out -------------------------------------------------------------------------------------------
@@ -79,15 +94,17 @@ class GossipLink:
         self, topic_id: TopicId, frame: bytes, *, is_payload: bool, is_last: bool, receipt: Receipt | None
     ) -> None:
         """Take one frame for the next ``flush``. Payloads are dropped while the peer does not read."""
-        if is_payload and self.slow_since is not None:
+        if not self._batches:
+            self._room_bytes = self._max_backlog_bytes - self.connection.backlog()
+        if is_payload and (self.slow_since is not None or self._room_bytes < 0):
             self.dropped += 1
             return
         self.is_finishing = False
+        self._room_bytes -= len(frame)
         batch = self._batches.setdefault(topic_id, _Batch())
         batch.frames.append(frame)
         batch.is_last = is_last
         if receipt:
-            receipt.sent_to += 1
             batch.receipts.append(receipt)
 
     def flush(self, now: float) -> None:
@@ -114,22 +131,26 @@ class GossipLink:
     def _write(self, topic_id: TopicId, batch: _Batch) -> None:
         data = b"".join(batch.frames)
         outgoing = self._outgoing.get(topic_id)
-        if outgoing is None:
-            try:
+        try:
+            if outgoing is None:
                 outgoing = _Outgoing(self.connection.open_uni())
-            except LimitReached:
-                self.dropped += len(batch.frames)
-                return
-            data = stream_header(topic_id) + data
-            self._outgoing[topic_id] = outgoing
+                data = stream_header(topic_id) + data
+            self.connection.send(outgoing.stream_id, data, end=batch.is_last)
+        except LimitReached:  # of streams, or of what a peer leaves unread
+            self.dropped += len(batch.frames)
+            return
         outgoing.written += len(data)
-        self.connection.send(outgoing.stream_id, data, end=batch.is_last)
-        self._unacked += [(outgoing.stream_id, outgoing.written, receipt) for receipt in batch.receipts]
+        self._outgoing[topic_id] = outgoing
+        most = MAX_BACKLOG_BYTES + self._max_message_bytes(topic_id)
+        self._max_backlog_bytes = max(self._max_backlog_bytes, most)
+        for receipt in batch.receipts:
+            receipt.sent_to += 1
+            self._unacked.append((outgoing.stream_id, outgoing.written, receipt))
         if batch.is_last:
             del self._outgoing[topic_id]
 
     def _judge_speed(self, now: float) -> None:
-        if self.connection.backlog() <= MAX_BACKLOG_BYTES:
+        if self.connection.backlog() <= self._max_backlog_bytes:
             self.slow_since = None
         elif self.slow_since is None:
             self.slow_since = now
@@ -137,15 +158,19 @@ class GossipLink:
     # --- in --------------------------------------------------------------------------------------------
 
     def stream_data(self, connection: Connection, stream_id: int, data: bytes, end: bool) -> None:
-        """Cut ``data`` into frames and hand them over; the credit returns at once, as nothing is kept."""
+        """Cut ``data`` into frames, hand them over; the credit returns at once unless they are too many."""
         reader = self._readers.get(stream_id)
         if reader is None:
             reader = self._readers[stream_id] = FrameReader(MIN_MAX_MESSAGE_BYTES, self._max_message_bytes)
-        connection.consume(stream_id, len(data))
         try:
             bodies = reader.feed(data)
         except DecodeError:
             bodies = []
+        wait_s = self._intake.take(anyio.current_time(), stream_id, len(bodies), len(data))
+        if wait_s:
+            self._owner.hold_credit(self, wait_s)
+        else:
+            connection.consume(stream_id, len(data))
         if bodies and reader.topic_id is not None:
             self._reading = stream_id
             self._owner.frames(self, reader.topic_id, bodies)
@@ -155,6 +180,11 @@ class GossipLink:
             connection.close(BAD_FRAME_CODE, f"bad frame: {reader.failure.reason}")
         if end:
             self._ended(stream_id)
+
+    def return_credit(self) -> None:
+        """Let the peer go on."""
+        for stream_id, size in self._intake.release().items():
+            self.connection.consume(stream_id, size)
 
     def note_goodbye(self) -> None:
         """The frame being handed over is a Disconnect: the end of its stream is polite."""
@@ -183,7 +213,7 @@ class GossipLink:
                 else:
                     waiting.append(entry)
             self._unacked = waiting
-        if self.slow_since is not None and connection.backlog() <= MAX_BACKLOG_BYTES:
+        if self.slow_since is not None and connection.backlog() <= self._max_backlog_bytes:
             self.slow_since = None
         self._owner.link_progressed(self)
 
@@ -198,7 +228,7 @@ class GossipLink:
 
     def _ended(self, stream_id: int) -> None:
         reader = self._readers.pop(stream_id, None)
-        polite = stream_id in self._goodbyes
+        is_polite = stream_id in self._goodbyes
         self._goodbyes.discard(stream_id)
-        if reader is not None and reader.topic_id is not None and not polite and not self._readers:
-            self._owner.link_muted(self)
+        if reader is not None and reader.topic_id is not None and not self._readers:
+            self._owner.link_quiet(self, is_polite=is_polite)

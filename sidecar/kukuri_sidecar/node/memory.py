@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import anyio
 import msgspec
@@ -22,7 +22,7 @@ from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
 TOPICS_FILE = "topics.json"
 PEERS_FILE = "peers.json"
-VERSION = 1
+VERSION: Literal[1] = 1  # of both files; another one is not ours to read
 MAX_TOPICS = 1024  # the most that limits.topics allows
 MAX_PEERS = 1024  # api.md section 6: persist_peers
 MAX_PEER_AGE_MS = 30 * 24 * 3600 * 1000
@@ -57,7 +57,7 @@ class RememberedPeer(Struct, frozen=True):
 
     endpoint_id: str
     host: str
-    seen_ms: int
+    seen_ms: Annotated[int, Meta(ge=0, lt=1 << 48)]
 
     @property
     def id(self) -> EndpointId:
@@ -71,12 +71,12 @@ class RememberedPeer(Struct, frozen=True):
 
 
 class _TopicsFile(Struct):
-    version: int
+    version: Literal[1]
     topics: list[RememberedTopic]
 
 
 class _PeersFile(Struct):
-    version: int
+    version: Literal[1]
     peers: list[RememberedPeer]
 
 
@@ -101,38 +101,42 @@ class Memory:
     def peers(self, now_ms: int) -> list[RememberedPeer]:
         """Return the remembered peers of the last 30 days; none, and a warning, when the file is damaged."""
         file = self._load(PEERS_FILE, _PeersFile)
+        # Seen in the future is not too old: a clock that is behind must not forget everybody.
         peers = [peer for peer in file.peers if now_ms - peer.seen_ms < MAX_PEER_AGE_MS] if file else []
-        return self._sound(PEERS_FILE, peers[:MAX_PEERS], lambda peer: (peer.id, peer.place))
+        return self._sound(PEERS_FILE, peers[-MAX_PEERS:], lambda peer: (peer.id, peer.place))
 
     def save_topics(self, topics: Iterable[RememberedTopic]) -> None:
         """Replace the remembered topics; StorageError when the disk refuses."""
         self._save(TOPICS_FILE, _TopicsFile(VERSION, list(topics)))
 
     def save_peers(self, peers: Iterable[RememberedPeer]) -> None:
-        """Replace the remembered peers; StorageError when the disk refuses."""
-        self._save(PEERS_FILE, _PeersFile(VERSION, list(peers)[:MAX_PEERS]))
+        """Replace the remembered peers, the most recently met last; StorageError when the disk refuses."""
+        self._save(PEERS_FILE, _PeersFile(VERSION, list(peers)[-MAX_PEERS:]))
 
     def _load(self, name: str, type_: type[_FileT]) -> _FileT | None:
-        data = self._profile.read(name)
-        if data is None:
-            return None
         try:
+            data = self._profile.read(name)
+            if data is None:
+                return None
             file = msgspec.json.decode(data, type=type_)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (StorageError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self._reject(name)
             return None
         self._written[name] = data
         return file
 
-    def _sound(self, name: str, entries: list[_EntryT], parse: Callable[[_EntryT], object]) -> list[_EntryT]:
-        """Return ``entries`` if every one of them parses."""
+    def _sound(
+        self, name: str, entries: list[_EntryT], parse: Callable[[_EntryT], tuple[bytes, object]]
+    ) -> list[_EntryT]:
+        """Return ``entries`` if every one of them parses; the first parsed field names an entry only once."""
         try:
-            for entry in entries:
-                parse(entry)
+            ids = {parse(entry)[0] for entry in entries}  # only counted
         except DecodeError:
-            self._reject(name)
-            return []
-        return entries
+            ids = set()
+        if len(ids) == len(entries):
+            return entries
+        self._reject(name)
+        return []
 
     def _reject(self, name: str) -> None:
         try:
@@ -170,11 +174,8 @@ class Keeper:
     async def save(self) -> None:
         """Write both files if they changed."""
         topics, peers = self._topics(), self._peers()  # on the loop: the thread sees lists nobody changes
-        try:
-            await anyio.to_thread.run_sync(self._write, topics, peers)
-        except StorageError as exc:
-            _log.warning("%s", exc.message)
-
-    def _write(self, topics: Sequence[RememberedTopic], peers: Sequence[RememberedPeer]) -> None:
-        self._memory.save_topics(topics)
-        self._memory.save_peers(peers)
+        for write in (lambda: self._memory.save_topics(topics), lambda: self._memory.save_peers(peers)):
+            try:
+                await anyio.to_thread.run_sync(write)
+            except StorageError as exc:
+                _log.warning("%s", exc.message)

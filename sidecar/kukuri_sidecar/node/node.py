@@ -30,6 +30,7 @@ from kukuri_sidecar.node.config import (
 )
 from kukuri_sidecar.node.envelopes import Envelopes
 from kukuri_sidecar.node.events import Emit, NodeChanged, NodeInfo
+from kukuri_sidecar.node.gossip_link import MAX_STREAM_BACKLOG_BYTES
 from kukuri_sidecar.node.memory import Keeper, Memory, RememberedPeer, RememberedTopic
 from kukuri_sidecar.node.own_addresses import online, own_addresses
 from kukuri_sidecar.node.peers import Peers
@@ -37,6 +38,7 @@ from kukuri_sidecar.node.profile import Profile, default_data_dir
 from kukuri_sidecar.node.topics import Topics
 from kukuri_sidecar.proto.gossip.config import GossipConfig, MembershipConfig
 from kukuri_sidecar.wire.addr import EndpointAddr, HostPort, SocketAddr
+from kukuri_sidecar.wire.capabilities import OURS, encode_capabilities
 from kukuri_sidecar.wire.gossip_messages import ALPN as GOSSIP_ALPN
 from kukuri_sidecar.wire.ids import EndpointId
 from kukuri_sidecar.wire.keys import SecretKey
@@ -129,6 +131,8 @@ class Node:
         swarm = self.topics.swarm
         self.peers.wire(self._endpoint, swarm.user_for, swarm.unreachable, self.topics.topics_of)
         self._keeper = Keeper(memory, self.topics.remembered, self._met_peers) if memory else None
+        announces = config.gossip.announce_capabilities
+        self._extension = encode_capabilities(OURS) if announces else b""
         self._interfaces: tuple[str, ...] = ()
         self._shown: NodeInfo | None = None
 
@@ -162,6 +166,10 @@ class Node:
         topics = memory.topics() if memory else []
         peers = memory.peers(wall_ms()) if memory else []
         warnings += memory.warnings if memory else []
+        most = effective.config.limits.topics
+        if len(topics) > most:
+            warnings.append(f"{len(topics) - most} remembered topics are forgotten: limits.topics is {most}")
+            topics = topics[:most]
         node = cls(
             secret,
             effective.config,
@@ -193,7 +201,7 @@ class Node:
                 for text in self.config.bootstrap_peers:
                     hint = parse_peer(text)
                     self.peers.learn(hint, "bootstrap")
-                    self.peers.want(hint.endpoint_id)
+                    self.peers.want(hint.endpoint_id, for_host=True)
                 for topic in self._remembered:
                     await self.topics.restore(topic)
                 if self._keeper:
@@ -209,11 +217,11 @@ class Node:
         if self._keeper:
             await self._keeper.save()
         unsent = sum(self.topics.queued_messages)
+        closed = len(list(self._endpoint.connections))  # some close as soon as their topic is left
         left = self.topics.leave_all()
         with anyio.CancelScope(deadline=deadline - CLOSE_GRACE_S):
             await self.topics.swarm.wait_acknowledged()
         graceful = self.topics.swarm.backlog_bytes == 0
-        closed = len(list(self._endpoint.connections))
         await self._endpoint.close_all(0, "", max(0.0, deadline - anyio.current_time()))
         return ShutdownReport(graceful, left, closed, unsent)
 
@@ -260,7 +268,9 @@ class Node:
         if info == self._shown:
             return
         if self._shown is None or info.addresses != self._shown.addresses:
-            self.topics.set_own_data(encode_peer_data(None, [address for address, _ in info.addresses]))
+            self.topics.set_own_data(
+                encode_peer_data(None, [address for address, _ in info.addresses], self._extension)
+            )
         self._shown = info
         self._emit(NodeChanged(info))
 
@@ -283,8 +293,10 @@ def _quic_config(config: Config) -> QuicConfig:
             handshakes_per_s=config.limits.handshakes_per_s,
             handshake_burst=2 * config.limits.handshakes_per_s,
             handshake_deadline_s=connect.handshake_timeout_ms / 1000,
-            idle_s=min(connect.idle_timeout_ms, connect.dead_after_ms) / 1000,
+            idle_s=connect.idle_timeout_ms / 1000,
+            dead_after_s=connect.dead_after_ms / 1000,
             keep_alive_s=connect.keepalive_interval_ms / 1000,
+            max_stream_backlog_bytes=MAX_STREAM_BACKLOG_BYTES,
         ),
     )
 

@@ -15,7 +15,10 @@ import anyio
 from kukuri_sidecar.errors import DecodeError, SidecarError
 from kukuri_sidecar.net.quic import Connection, ConnectionLost
 from kukuri_sidecar.node.agenda import Agenda
+from kukuri_sidecar.node.config import Config
 from kukuri_sidecar.node.gossip_link import CLOSE_GOODBYE, GossipLink
+from kukuri_sidecar.node.intake import Intake
+from kukuri_sidecar.node.links import Links
 from kukuri_sidecar.node.peers import Peers
 from kukuri_sidecar.node.publishing import Receipt
 from kukuri_sidecar.proto.gossip.events import (
@@ -33,15 +36,18 @@ from kukuri_sidecar.proto.gossip.events import (
 )
 from kukuri_sidecar.proto.gossip.state import GossipCore
 from kukuri_sidecar.wire.addr import HostPort, PeerHint
+from kukuri_sidecar.wire.capabilities import OURS, control_body, decode_capabilities
 from kukuri_sidecar.wire.gossip_messages import (
     Disconnect,
     ForwardJoin,
     Gossip,
     GossipMessage,
+    IHave,
     PeerInfo,
     Shuffle,
     ShuffleReply,
     decode,
+    decode_with_trailer,
     encode,
     frame,
 )
@@ -87,6 +93,7 @@ class Counters:
     frames_out: int = 0
     undecodable: int = 0  # frames that were no message
     invalid_ids: int = 0  # entries of membership messages that are no Ed25519 points
+    slowed: int = 0  # times that a peer's credit was held back because it was too fast
     oversize: int = 0  # relays that no longer fitted a frame
     undelivered: int = 0  # frames dropped because their peer could not be dialled or did not read
 
@@ -104,16 +111,17 @@ class Swarm:
     """The gossip core with its links. Not re-entrant: effects that cause events queue them."""
 
     def __init__(
-        self, core: GossipCore, peers: Peers, agenda: Agenda, owner: SwarmOwner, default_max_bytes: int
+        self, core: GossipCore, peers: Peers, agenda: Agenda, owner: SwarmOwner, config: Config
     ) -> None:
         self.counters = Counters()
         self._core = core
         self._peers = peers
         self._agenda = agenda
         self._owner = owner
-        self._default_max_bytes = default_max_bytes
-        self._links: dict[EndpointId, GossipLink] = {}
-        self._spares: dict[GossipLink, None] = {}  # older connections of the same peers: read, not written
+        self._default_max_bytes = config.gossip.max_message_bytes
+        self._limits = config.limits
+        self._announces = config.gossip.announce_capabilities
+        self._links = Links(peers.own_id)
         self._dirty: dict[GossipLink, None] = {}
         self._waiting: dict[EndpointId, list[_Frame]] = {}
         self._inbox: deque[GossipInput] = deque()
@@ -136,12 +144,26 @@ class Swarm:
     @property
     def linked_peers(self) -> tuple[EndpointId, ...]:
         """Peers with a usable connection."""
-        return tuple(self._links)
+        return self._links.peers
+
+    def needs(self, peer: EndpointId) -> bool:
+        """Say whether some topic wants a connection to the peer kept."""
+        return self._core.needs(peer)
+
+    def let_go(self, peer: EndpointId) -> None:
+        """Close the connection once everything is acknowledged, or give its dial up."""
+        self._peers.give_up(peer)
+        self._let_go(peer, anyio.current_time())
+
+    def is_behind(self, peer: EndpointId) -> bool:
+        """Say whether the peer does not read as fast as we write, so that payloads for it are dropped."""
+        link = self._links.get(peer)
+        return link is not None and link.slow_since is not None
 
     @property
     def backlog_bytes(self) -> int:
         """Bytes handed to connections and not yet acknowledged."""
-        return sum(link.connection.backlog() for link in self._links.values())
+        return sum(link.connection.backlog() for link in self._links.written)
 
     async def wait_acknowledged(self) -> None:
         """Return once every link has acknowledged everything or is gone. Has no limit: use a scope."""
@@ -152,15 +174,16 @@ class Swarm:
     # --- connections -----------------------------------------------------------------------------------
 
     def user_for(self, connection: Connection) -> GossipLink:
-        """Use a new connection: the newest is written, older ones of the same peer are still read."""
-        link = GossipLink(connection, self, self._max_message_bytes)
-        older = self._links.get(connection.peer)
-        if older:
-            older.finish()
-            self._spares[older] = None
-        self._links[connection.peer] = link
+        """Use a new connection."""
+        intake = Intake(self._limits.messages_per_s_per_peer, self._limits.bytes_per_s_per_peer)
+        link = GossipLink(connection, self, self._max_message_bytes, intake)
+        spare = self._links.add(link)
+        if spare:
+            spare.flush(anyio.current_time())
+            spare.finish()
+            self._judge_quiet(spare)
         for item in self._waiting.pop(connection.peer, ()):
-            self._queue(link, item)
+            self._queue(link, item)  # frames wait only for a peer without any link
         self._flush()
         self._owner.linked(connection.peer)
         return link
@@ -186,37 +209,50 @@ class Swarm:
                 continue
             if isinstance(message, Disconnect):
                 link.note_goodbye()
+            elif isinstance(message, IHave) and not message.items:
+                self._recognise(link.peer, decode_with_trailer(body)[1])
+                continue
             self._inbox.append(Received(link.peer, topic_id, message))
         self._pump()
 
-    def link_muted(self, link: GossipLink) -> None:
-        """Give the peer two seconds to open another stream, then start over with a new connection."""
+    def hold_credit(self, link: GossipLink, wait_s: float) -> None:
+        """Slow a peer down that sends more than its rate."""
+        self.counters.slowed += 1
+        self._agenda.set(("credit", link), anyio.current_time() + wait_s, lambda _: link.return_credit())
 
-        def close(_: float) -> None:
-            if not link.has_incoming:
+    def link_quiet(self, link: GossipLink, *, is_polite: bool) -> None:
+        """Give a peer that ended its streams two seconds to open another one."""
+        if not is_polite or self._links.is_spare(link):
+            self._judge_quiet(link)
+
+    def _judge_quiet(self, link: GossipLink) -> None:
+        """Close a spare that nobody uses any more, and the only link of a peer whose send half is dead."""
+
+        def judge(_: float) -> None:
+            if link.has_incoming:
+                return
+            if self._links.is_spare(link):
+                link.connection.close(0, "superseded")
+            elif not self._links.spares(link.peer):  # else it sends on another one
                 link.connection.close(0, "send half lost")
 
-        self._agenda.set(("mute", link), anyio.current_time() + MUTE_TIMEOUT_S, close)
+        self._agenda.set(("quiet", link), anyio.current_time() + MUTE_TIMEOUT_S, judge)
 
     def link_progressed(self, link: GossipLink) -> None:
         """Close a finished link once everything is acknowledged."""
         self._progress.set()
-        if link.is_finishing and link not in self._spares and not link.connection.backlog():
+        if link.is_finishing and not self._links.is_spare(link) and not link.connection.backlog():
             link.connection.close(0, CLOSE_GOODBYE)
 
     def link_closed(self, link: GossipLink, reason: ConnectionLost) -> None:
-        """Forget the link; when it was the one in use the core hears of it."""
+        """Forget the link; when it was written the core hears of it, for what was on its way is lost."""
         self._progress.set()
         self._peers.lost(link.connection, reason)
         self.counters.undelivered += link.dropped
-        self._spares.pop(link, None)
         self._dirty.pop(link, None)
-        for kind in ("mute", "finish", "slow"):
+        for kind in ("quiet", "finish", "slow", "credit"):
             self._agenda.cancel((kind, link))
-        if self._links.get(link.peer) is link:
-            del self._links[link.peer]
-            for spare in [spare for spare in self._spares if spare.peer == link.peer]:
-                spare.connection.close(0, "superseded")
+        if self._links.remove(link):
             self.handle(PeerDisconnected(link.peer))
 
     # --- the pump --------------------------------------------------------------------------------------
@@ -259,6 +295,7 @@ class Swarm:
             case Delivered():
                 self._owner.delivered(effect)
             case NeighborUp(topic_id, peer):
+                self._say_hello(topic_id, peer)
                 self._owner.neighbor_up(topic_id, peer)
             case NeighborDown(topic_id, peer, reason):
                 self._owner.neighbor_down(topic_id, peer, str(reason))
@@ -335,9 +372,14 @@ class Swarm:
         link = self._links.get(peer)
         if link is None:
             return
+        for spare in self._links.spares(peer):
+            spare.connection.close(0, CLOSE_GOODBYE)
         link.flush(now)
         self._dirty.pop(link, None)
         link.finish()
+        if not link.connection.backlog():
+            link.connection.close(0, CLOSE_GOODBYE)
+            return
 
         def close(_: float) -> None:
             if link.is_finishing:
@@ -353,7 +395,21 @@ class Swarm:
             return
         hosts = tuple(HostPort(*address) for address in learned.addresses)
         relays = (learned.relay_url,) if learned.relay_url else ()
+        self._recognise(peer, learned.extension)
         self._peers.learn(PeerHint(peer, hosts, relays), "gossip")
+
+    def _say_hello(self, topic_id: TopicId, peer: EndpointId) -> None:
+        """Tell a new neighbour what we are, in a message that says nothing to a plain node."""
+        link = self._links.get(peer)
+        if self._announces and link and not link.has_said_hello:
+            link.has_said_hello = True
+            hello = frame(control_body(OURS), self._max_message_bytes(topic_id))
+            self._queue(link, _Frame(topic_id, hello, is_payload=False, is_last=False, receipt=None))
+
+    def _recognise(self, peer: EndpointId, trailer: bytes) -> None:
+        capabilities = decode_capabilities(trailer)
+        if capabilities is not None:
+            self._peers.recognise(peer, capabilities)
 
     def _without_invalid_ids(self, message: GossipMessage) -> GossipMessage | None:
         """Drop entries that no Rust node could decode: passing one on would silence its link (U7)."""

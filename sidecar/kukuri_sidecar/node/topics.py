@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import isfinite
 from typing import Literal
 
 import anyio
@@ -18,10 +18,18 @@ from kukuri_sidecar.errors import (
     SidecarError,
     UnknownTopic,
 )
-from kukuri_sidecar.net.clock import WallMs
+from kukuri_sidecar.net.clock import Instants, WallMs
 from kukuri_sidecar.node.agenda import Agenda
 from kukuri_sidecar.node.config import Config
-from kukuri_sidecar.node.envelopes import Envelopes, Mode, Opened, overhead_bytes
+from kukuri_sidecar.node.envelopes import (
+    AUTHOR_PER_S,
+    MAX_WAIT_S,
+    OWN_BURST,
+    Envelopes,
+    Mode,
+    Opened,
+    overhead_bytes,
+)
 from kukuri_sidecar.node.events import (
     Emit,
     NeighborDown,
@@ -46,6 +54,7 @@ from kukuri_sidecar.wire.gossip_messages import max_content_bytes
 from kukuri_sidecar.wire.hashes import message_id
 from kukuri_sidecar.wire.ids import EndpointId, MessageId, TopicId
 
+BEHIND_RETRY_MS = 100  # our guess: a few round trips
 INVALID_EVENT_EVERY = 100  # topic.invalid: the first and every 100th (api.md section 5)
 
 
@@ -151,13 +160,15 @@ class Topics:
         self._emit = emit
         self._rng = rng
         self._wall_ms = wall_ms
+        self._instants = Instants(wall_ms)
         self._envelopes = envelopes
         self._opened: Opened | None = None  # the message that the core is about to deliver
         core = GossipCore(own_id, rng, message_id, core_config, self._accept)
-        self.swarm = Swarm(core, peers, agenda, self, config.gossip.max_message_bytes)
+        self.swarm = Swarm(core, peers, agenda, self, config)
         self._topics: dict[TopicId, _Topic] = {}
         self._receipts = Receipts(agenda, emit)
         self._publish_rate = TokenBucket(config.limits.publish_per_s, 2.0 * config.limits.publish_per_s)
+        self._sign_rate = TokenBucket(AUTHOR_PER_S, OWN_BURST)  # over all signed topics, as receivers count
 
     # --- the host's requests ---------------------------------------------------------------------------
 
@@ -215,11 +226,12 @@ class Topics:
     ) -> Published:
         """Hand ``payload`` to the topic's neighbours; promises only what the result says.
 
-        Raises UnknownTopic, MessageTooLarge (exact limit), RateLimited, NoNeighbors (when not ``queue``),
-        LimitReached when too many messages wait already.
+        Raises UnknownTopic, MessageTooLarge (exact limit), NoNeighbors (when not ``queue``), RateLimited
+        (above the configured rate, or while all neighbours are behind), LimitReached when too many wait.
         """
         topic = self._require(topic_id)
         now = anyio.current_time()
+        is_signed = topic.mode is Mode.SIGNED
         self._check_size(topic, payload)
         if not topic.join.neighbors and not queue:
             raise NoNeighbors(
@@ -227,14 +239,24 @@ class Topics:
                 state=str(topic.join.state),
                 next_attempt_at_ms=self._instant_ms(topic.join.next_attempt, now),
             )
-        self._check_rate(now)
-        content = self._envelopes.seal(topic_id, payload) if topic.mode is Mode.SIGNED else payload
+        takers = [peer for peer in topic.join.neighbors if not self.swarm.is_behind(peer)]
+        if not topic.join.neighbors:
+            topic.queue.require_room()
+        elif not takers:
+            raise RateLimited("every neighbour is behind", retry_after_ms=BEHIND_RETRY_MS)
+        elif confirm:
+            self._receipts.require_room()
+        self._check_rate(is_signed, now)
+        # From here on nothing is refused: a number that is taken is sent, receivers see no gap.
+        content = self._envelopes.seal(topic_id, payload) if is_signed else payload
         name = message_id(content)
         if topic.join.neighbors:
+            self._send_queue(topic, now)  # what waited goes first
             receipt = self._receipts.open(topic_id, name) if confirm else None
             self._broadcast(topic, name, content, neighbors_only=neighbors_only, receipt=receipt)
-            return Published(name, "accepted", len(topic.join.neighbors))
-        topic.queue.add(QueuedMessage(name, content, neighbors_only, now + queue_ttl_s))
+            return Published(name, "accepted", len(takers))
+        wait_s = min(queue_ttl_s, MAX_WAIT_S) if is_signed else queue_ttl_s
+        topic.queue.add(QueuedMessage(name, content, neighbors_only, now + wait_s))
         return Published(name, "queued", 0)
 
     def list(self, topic_ids: Sequence[TopicId] | None) -> list[TopicInfo]:
@@ -346,7 +368,7 @@ class Topics:
             self._opened = opened
             return True
         topic.invalid += 1
-        if topic.invalid % INVALID_EVENT_EVERY == 1:
+        if topic.invalid == 1 or topic.invalid % INVALID_EVENT_EVERY == 0:
             self._emit(TopicInvalid(topic_id, topic.invalid, str(opened), sender))
         return False
 
@@ -386,12 +408,16 @@ class Topics:
         return topic
 
     def _leave(self, topic: _Topic) -> None:
-        self.swarm.handle(QuitTopic(topic.topic_id))
         del self._topics[topic.topic_id]
+        self.swarm.handle(QuitTopic(topic.topic_id))
         self._agenda.cancel(("attempt", topic.topic_id))
         self._agenda.cancel(("send queue", topic.topic_id))
         topic.queue.fail_all()
         self._emit(TopicChanged(topic.topic_id, TopicState.LEFT, 0, None, None))
+        candidates = {peer for other in self._topics.values() for peer in other.join.candidates}
+        for peer in self._peers.dialled_for_topics:
+            if peer not in candidates and not self.swarm.needs(peer):
+                self.swarm.let_go(peer)
 
     def _supervise(self, topic: _Topic, now: float) -> None:
         """Let the join supervisor act if its time has come, and book its next deadline."""
@@ -424,10 +450,14 @@ class Topics:
                 f"payload of {len(payload)} bytes, at most {limit} allowed", limit=limit, size=len(payload)
             )
 
-    def _check_rate(self, now: float) -> None:
-        if not self._publish_rate.take(now):
-            wait_ms = round(self._publish_rate.wait_s(now) * 1000) + 1
+    def _check_rate(self, is_signed: bool, now: float) -> None:
+        rates = (self._publish_rate, self._sign_rate) if is_signed else (self._publish_rate,)
+        wait_s = max(rate.wait_s(now) for rate in rates)
+        if wait_s:
+            wait_ms = round(wait_s * 1000) + 1
             raise RateLimited("too many messages per second", retry_after_ms=wait_ms)
+        for rate in rates:
+            rate.take(now)
 
     def _broadcast(
         self, topic: _Topic, name: MessageId, content: bytes, *, neighbors_only: bool, receipt: Receipt | None
@@ -453,7 +483,7 @@ class Topics:
         return topic
 
     def _instant_ms(self, at: float | None, now: float) -> int | None:
-        return None if at is None or at == inf else self._wall_ms() + max(0, round((at - now) * 1000))
+        return self._instants.at_ms(at, now) if at is not None and isfinite(at) else None
 
     def _info(self, topic: _Topic, now: float) -> TopicInfo:
         supervisor = topic.join

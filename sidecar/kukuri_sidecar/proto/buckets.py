@@ -20,11 +20,15 @@ class TokenBucket:
         """Take ``tokens`` if they are there; say whether they were."""
         if now < self._ready_at(tokens):
             return False
-        if now > self._at:
-            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-            self._at = now
+        self._fill(now)
         self._tokens = max(0.0, self._tokens - tokens)  # the sum above may round below ``tokens``
         return True
+
+    def charge(self, now: float, tokens: float) -> float:
+        """Take ``tokens`` in any case, on credit if need be; return the seconds until the debt is paid."""
+        self._fill(now)
+        self._tokens -= tokens
+        return max(0.0, -self._tokens / self._rate)
 
     def wait_s(self, now: float, tokens: float = 1.0) -> float:
         """Return the seconds until ``take(now + wait_s)`` succeeds; ``inf`` for more than the burst."""
@@ -33,6 +37,11 @@ class TokenBucket:
         while now + wait < ready:  # the difference was rounded down
             wait = nextafter(wait, inf)
         return wait
+
+    def _fill(self, now: float) -> None:
+        if now > self._at:
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+            self._at = now
 
     def _ready_at(self, tokens: float) -> float:
         """Return the moment from which ``tokens`` are there: one moment until some are taken."""

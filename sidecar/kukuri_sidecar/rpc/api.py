@@ -266,6 +266,7 @@ class PeerInfo(Result):
     connected_ms: Annotated[int | None, Meta(description="Unix time of the connection.")]
     retry_at_ms: Annotated[int | None, Meta(description="Unix time of the next dial.")]
     last_error: Annotated[str | None, Meta(description="Error kind of the last failure.")]
+    is_sidecar: Annotated[bool, Meta(description="It told that it is a sidecar too.")]
     score: Annotated[float, Meta(description="Local reputation.")]
     pinned: Annotated[bool, Meta(description="Never evicted.")]
     weight: Annotated[int, Meta(description="The application's opinion, -100 to 100.")]
@@ -349,7 +350,12 @@ class TopicPublishParams(Params):
         Literal["error", "queue"], Meta(description="Without neighbours: fail, or wait for the first one.")
     ] = "error"
     queue_ttl_ms: Annotated[
-        int, Meta(ge=0, le=MAX_TIMEOUT_MS, description="How long a queued message waits.")
+        int,
+        Meta(
+            ge=0,
+            le=MAX_TIMEOUT_MS,
+            description="How long a queued message waits; a signed one 90 s at most, as signatures expire.",
+        ),
     ] = 30_000
     confirm: Annotated[bool, Meta(description="A `topic.published` event follows.")] = False
 

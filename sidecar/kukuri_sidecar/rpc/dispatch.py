@@ -33,6 +33,7 @@ from kukuri_sidecar.errors import (
 from kukuri_sidecar.rpc.framing import Frame
 from kukuri_sidecar.rpc.messages import answer, classify, failure, id_of, parse
 from kukuri_sidecar.rpc.registry import Call, Id, Params
+from kukuri_sidecar.stand_ins import stand_ins
 
 MAX_BATCH = 50  # api.md section 2
 MAX_EXECUTING = 32  # api.md section 2
@@ -170,14 +171,14 @@ class Dispatcher:
     def _perform_early(self, request: _Request) -> None:
         try:
             outcome = request.handler(request.call, request.params)
-            result = None if inspect.isawaitable(outcome) else _encoded(outcome, request.name)
+            if isinstance(outcome, Raw):
+                return self._finish(request, outcome)
+            if not inspect.isawaitable(outcome):
+                raise TypeError(f"{request.name} returned {type(outcome).__name__}")
         except Exception as exc:  # the RPC boundary
             return self._finish(request, _as_error(exc, request.name))
-        if inspect.isawaitable(outcome):
-            self._track(request)
-            self._run(request, _await_early(request, outcome))
-        elif result is not None:
-            self._finish(request, result)
+        self._track(request)
+        self._run(request, _await_early(request, outcome))
 
     def _admit(self, request: _Request) -> None:
         if self._executing < MAX_EXECUTING and not self._waiting and self._may_start():
@@ -324,10 +325,30 @@ class _Batch:
         return take
 
 
+class _NoValidator:
+    """Stands where jsonrpcserver makes a validator of JSON schemas: ours is ``messages.classify``."""
+
+    def __init__(self, schema: object) -> None:
+        pass
+
+    @staticmethod
+    def check_schema(schema: object) -> None:
+        """Accept the library's own schema unread."""
+
+    def validate(self, request: object) -> None:
+        """Refuse to validate, so that nobody relies on it."""
+        raise NotImplementedError("jsonrpcserver validates nothing here")
+
+
 @cache
 def load_library() -> ModuleType:
-    """Import jsonrpcserver, 83 ms; the first method that needs it would do so otherwise."""
-    with warnings.catch_warnings():
+    """Import jsonrpcserver, 15 ms; the first method that needs it would do so otherwise."""
+    unused: dict[str, dict[str, object]] = {
+        "http.server": {"BaseHTTPRequestHandler": object, "HTTPServer": object},
+        "jsonschema": {},
+        "jsonschema.validators": {"validator_for": lambda _schema: _NoValidator},
+    }
+    with stand_ins(unused), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 5.0.9 reads its schema in an outdated way
         import jsonrpcserver
     return jsonrpcserver

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw
@@ -15,6 +15,7 @@ from kukuri_sidecar.rpc.registry import Id
 MAX_DEPTH = 32  # api.md section 2
 MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 64) - 1  # api.md section 2: "within 64 bits", signed or not
 
+_ID_TYPES = (str, int, float)  # not bool, which is an int in Python
 _encoder = msgspec.json.Encoder()
 _OFFSET = re.compile(r"\(byte (\d+)\)")
 
@@ -82,24 +83,30 @@ def _plain(value: object) -> object:
 
 
 def _is_id(value: object) -> bool:
-    return value is None or (isinstance(value, str | int | float) and not isinstance(value, bool))
+    return value is None or type(value) in _ID_TYPES
 
 
 def _check(value: object) -> None:
-    """Refuse what msgspec lets through: deep nesting and huge integers. Level by level, 1.2 us if flat."""
-    level = [value]
+    """Refuse what msgspec lets through: deep nesting and huge integers. Level by level, 1 us if flat.
+
+    Types are compared, not asked: msgspec makes plain ones only, and every byte of the host comes by here.
+    """
+    level: list[Any] = [value]  # Any: JSON, told apart by `kind`
     depth = 0
     while level:
-        below: list[object] = []
+        below: list[Any] = []
         for member in level:
-            if isinstance(member, dict):
-                below.extend(member.values())
-            elif isinstance(member, list):
-                below.extend(member)
-            elif isinstance(member, int) and not MIN_INTEGER <= member <= MAX_INTEGER:
-                raise ParseError("integer beyond 64 bits", offset=0)
-            else:
+            kind = type(member)
+            if kind is str:
                 continue
+            if kind is dict:
+                below.extend(member.values())
+            elif kind is list:
+                below.extend(member)
+            elif kind is not int or MIN_INTEGER <= member <= MAX_INTEGER:
+                continue
+            else:
+                raise ParseError("integer beyond 64 bits", offset=0)
             if depth >= MAX_DEPTH:
                 raise ParseError(f"nested deeper than {MAX_DEPTH}", offset=0)
         level = below

@@ -6,9 +6,11 @@ anyio appears here for the first time in the life of the process; everything bef
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,7 +23,10 @@ _log = logging.getLogger(__name__)
 
 
 def load() -> None:
-    """Import whatever is imported lazily, about 0.3 s; plain statements, so that a frozen build finds it."""
+    """Do beside the loop whatever is not needed for the first answer, about 0.3 s.
+
+    Plain import statements, so that a frozen build finds the modules.
+    """
     import anyio.to_thread  # noqa: F401
 
     import kukuri_sidecar.node.node
@@ -29,8 +34,10 @@ def load() -> None:
     import kukuri_sidecar.wire.hashes
     import kukuri_sidecar.wire.ticket  # noqa: F401
     from kukuri_sidecar.rpc.dispatch import load_library
+    from kukuri_sidecar.rpc.schema import openrpc_json
 
     load_library()
+    openrpc_json()
 
 
 class NodeTask:
@@ -82,10 +89,13 @@ class NodeTask:
             load()
         except Exception as exc:  # whoever waits for it gets it
             _log.exception("a module cannot be loaded")
-            failure = exc
-            self._loop.call_soon_threadsafe(lambda: loading.set_exception(failure))
+            report = partial(loading.set_exception, exc)
         else:
-            self._loop.call_soon_threadsafe(lambda: loading.set_result(None))
+            report = partial(loading.set_result, None)
+        if not gc.isenabled():  # ``cli`` switched it off
+            gc.freeze()  # modules live as long as the process: no collection looks at them again
+            gc.enable()
+        self._loop.call_soon_threadsafe(report)
 
     async def _run(self, node: Node, is_bound: asyncio.Future[None]) -> None:
         import anyio

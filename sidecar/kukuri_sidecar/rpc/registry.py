@@ -76,7 +76,9 @@ class Method:
         """
         struct = self._decode(params)
         outcome = self.handler(call, struct) if self._takes_params else self.handler(call)
-        return self._finish(outcome) if inspect.isawaitable(outcome) else self._encode(outcome)
+        if not isinstance(outcome, self.result) and inspect.isawaitable(outcome):
+            return self._finish(outcome)
+        return self._encode(outcome)
 
     async def _finish(self, outcome: Awaitable[object]) -> Raw:
         return self._encode(await outcome)

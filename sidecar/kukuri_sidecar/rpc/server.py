@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kukuri_sidecar.errors import (
@@ -160,14 +159,14 @@ class Server:
         """The last log lines."""
         return self._logs.ring
 
-    @cached_property
+    @property
     def openrpc(self) -> bytes:
-        """The OpenRPC document; some 40 ms the first time."""
+        """The OpenRPC document."""
         from kukuri_sidecar.rpc.schema import openrpc_json
 
         return openrpc_json()
 
-    @cached_property
+    @property
     def schema_hash(self) -> str:
         """The short name of the document."""
         from kukuri_sidecar.rpc.schema import schema_hash

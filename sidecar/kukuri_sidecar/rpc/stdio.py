@@ -195,6 +195,11 @@ class PipeTransport(asyncio.Protocol):
         pipe = os.fdopen(self._stdin_fd, "rb", buffering=0)
         self._reader, _ = await self._loop.connect_read_pipe(lambda: self, pipe)
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio: reading is possible; data may come before ``start`` returns."""
+        if isinstance(transport, asyncio.ReadTransport):
+            self._reader = transport
+
     def data_received(self, data: bytes) -> None:
         """Asyncio: bytes arrived."""
         self._link.on_data(data)

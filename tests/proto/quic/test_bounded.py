@@ -18,7 +18,7 @@ from kukuri_sidecar.proto.quic.bounded import MAX_CRYPTO_BYTES, MAX_CRYPTO_RANGE
 from kukuri_sidecar.proto.quic.events import Closed, Progressed, StreamData
 from kukuri_sidecar.proto.quic.limits import KIB, MIB, QuicLimits
 from quic_net import QuicNet
-from quic_packets import client_initial, crypto
+from quic_packets import client_initial, crypto, sealed
 
 WINDOW = QuicLimits().stream_window_bytes
 CONNECTION_WINDOW = QuicLimits().connection_window_bytes
@@ -376,20 +376,28 @@ def test_a_stream_takes_no_more_than_its_backlog(size: int, fits: bool) -> None:
         dialled.send(up, bytes(size), is_end=False)
 
 
-def test_an_unknown_frame_ends_the_connection_only() -> None:
+@pytest.mark.parametrize(("ahead", "survives"), [(-1, True), (0, False), (1_000, False)])
+def test_acknowledging_what_was_never_sent_ends_the_connection(ahead: int, survives: bool) -> None:
+    net = QuicNet()
+    client, server = net.pair()
+    dialled, inbound = net.connect(client, server)
+    net.run(1)
+    largest = inbound._quic.packets_sent + ahead
+    ack = b"\x02" + encode_uint_var(largest) + bytes(3)
+    server.core.receive([(sealed(dialled, ack), client.address)], net.now)
+    server.pump()
+    assert bool(server.live) is survives
+
+
+def test_what_breaks_in_the_library_ends_one_connection_only() -> None:
     net = QuicNet()
     client, server = net.pair()
     other = net.host(3, host="203.0.113.3")
     dialled, inbound = net.connect(client, server)
     net.connect(other, server)
-    server.core.receive([], net.now)
     inbound._quic._payload_received = None  # whatever breaks in the library
     dialled.send(dialled.open_uni(), b"x", is_end=True)
     client.pump()
     net.run(1)
     assert server.core.counters.library_errors == 1
     assert [c.peer for c in server.live] == [other.id]
-
-
-def test_varints_are_what_the_packets_use() -> None:
-    assert crypto(1, b"x") == b"\x06\x01\x01x" == b"\x06" + encode_uint_var(1) * 2 + b"x"

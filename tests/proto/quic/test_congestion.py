@@ -47,7 +47,7 @@ def delivery_times(controller: str, *, loss: float, rate: int, seconds: int, see
 
 
 def rates(*controllers: str, queue_s: float = 0.1, loss: float = 0.0) -> tuple[list[float], float]:
-    """Mbit/s of bulk flows over one bottleneck for five seconds, and the share of packets dropped."""
+    """Mbit/s of bulk flows over one bottleneck for three seconds, and the share of packets dropped."""
     net = bottleneck(queue_s=queue_s, loss=loss)
     server = net.host(9, host="198.51.100.1")
     flows = []
@@ -58,14 +58,14 @@ def rates(*controllers: str, queue_s: float = 0.1, loss: float = 0.0) -> tuple[l
         assert net.run(20, lambda client=client, dialled=dialled: dialled in client.live)
         flows.append((client, dialled, dialled.open_uni()))
     start, packets = net.now, sum(client.core.counters.datagrams_out for client, _, _ in flows)
-    while net.now < start + 5:
+    while net.now < start + 3:
         for client, dialled, up in flows:
             _fill(client, dialled, up)
         net.run(0.02)
         for data in server.received.values():
             data.clear()
     packets = sum(client.core.counters.datagrams_out for client, _, _ in flows) - packets
-    return [dialled.acked(up) * 8 / 5e6 for _, dialled, up in flows], net.queue_drops / packets
+    return [dialled.acked(up) * 8 / 3e6 for _, dialled, up in flows], net.queue_drops / packets
 
 
 def _fill(client: Host, dialled, up: int) -> None:

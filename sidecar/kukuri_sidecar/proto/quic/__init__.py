@@ -6,6 +6,8 @@ iroh-wire.md sections 0-2. Read in this order: ``limits``, ``endpoint``, ``conne
 
 import aioquic
 
+from kukuri_sidecar.stand_ins import stand_ins
+
 TESTED_AIOQUIC = "1.7.2"
 
 if aioquic.__version__ != TESTED_AIOQUIC:
@@ -15,3 +17,16 @@ if aioquic.__version__ != TESTED_AIOQUIC:
         "tests/interop with it, review what proto/quic/library.py lists, then change TESTED_AIOQUIC and the "
         "dependency in pyproject.toml."
     )
+
+# X.509: what aioquic.tls checks the path and the host name of certificates with. A raw public key has neither
+# (rpk.py). tests/test_stand_ins.py proves that nobody else gets hold of these.
+with stand_ins(
+    {
+        "certifi": {},
+        "cryptography.x509": {"Certificate": object},  # for annotations
+        "OpenSSL": {},
+        "OpenSSL.crypto": {},
+        "service_identity": {},
+    }
+):
+    import aioquic.tls

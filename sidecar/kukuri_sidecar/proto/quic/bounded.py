@@ -176,10 +176,15 @@ class BoundedConnection(QuicConnection):
         return -inf if at is None else at
 
     @property
-    def unacked_acks(self) -> int:
-        """Pure acknowledgements on aioquic's record, until something after them is acknowledged."""
+    def pure_acks(self) -> int:
+        """Packets on record that the peer need not acknowledge; they go when a later one is."""
         space = self._spaces[Epoch.ONE_RTT]
-        return 0 if space.ack_eliciting_in_flight else len(space.sent_packets)
+        return len(space.sent_packets) - space.ack_eliciting_in_flight
+
+    @property
+    def is_waiting_for_ack(self) -> bool:
+        """Say whether a packet is under way that the peer must acknowledge."""
+        return bool(self._spaces[Epoch.ONE_RTT].ack_eliciting_in_flight)
 
     @property
     def has_events(self) -> bool:
@@ -357,9 +362,15 @@ class BoundedConnection(QuicConnection):
         self.tls.require_raw_keys()
         super()._alpn_handler(alpn_protocol)
 
-    # connection.py:1900
+    # connection.py:1900: believes acknowledgements of what was never sent, and then resends everything.
     def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         self.acks_arrived = True
+        start = buf.tell()
+        if (
+            buf.pull_uint_var() >= self._packet_number
+        ):  # RFC 9000 section 13.1; one numbering for all spaces here
+            raise _broken(frame_type, "acknowledged what was never sent", QuicErrorCode.PROTOCOL_VIOLATION)
+        buf.seek(start)
         super()._handle_ack_frame(context, frame_type, buf)
 
     # connection.py:1982: lets 512 KiB wait for a hole, and TLS messages grow to 16 MiB, for anybody.
@@ -368,12 +379,10 @@ class BoundedConnection(QuicConnection):
         offset, length = buf.pull_uint_var(), buf.pull_uint_var()
         buf.seek(start)
         if offset + length > MAX_CRYPTO_BYTES:
-            raise _too_much(frame_type, "too much handshake data", QuicErrorCode.CRYPTO_BUFFER_EXCEEDED)
+            raise _broken(frame_type, "too much handshake data", QuicErrorCode.CRYPTO_BUFFER_EXCEEDED)
         super()._handle_crypto_frame(context, frame_type, buf)
         if len(self._crypto_streams[context.epoch].receiver._ranges) > MAX_CRYPTO_RANGES:
-            raise _too_much(
-                frame_type, "too many gaps in the handshake", QuicErrorCode.CRYPTO_BUFFER_EXCEEDED
-            )
+            raise _broken(frame_type, "too many gaps in the handshake", QuicErrorCode.CRYPTO_BUFFER_EXCEEDED)
 
     # connection.py:2611
     def _handle_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
@@ -383,7 +392,7 @@ class BoundedConnection(QuicConnection):
         super()._handle_stream_frame(context, frame_type, buf)
         stream = self._streams.get(stream_id)
         if stream is not None and len(stream.receiver._ranges) > MAX_RANGES:
-            raise _too_much(frame_type, "too many gaps", QuicErrorCode.INTERNAL_ERROR)
+            raise _broken(frame_type, "too many gaps", QuicErrorCode.INTERNAL_ERROR)
 
     # connection.py:3114: random tokens there; ours can be computed again by a process that lost its state.
     def _replenish_connection_ids(self) -> None:
@@ -428,5 +437,5 @@ def _backlog(stream: QuicStream) -> int:
     return 0 if sender._reset_error_code is not None else sender._buffer_stop - sender._buffer_start
 
 
-def _too_much(frame_type: int, reason: str, code: QuicErrorCode) -> QuicConnectionError:
+def _broken(frame_type: int, reason: str, code: QuicErrorCode) -> QuicConnectionError:
     return QuicConnectionError(error_code=code, frame_type=frame_type, reason_phrase=reason)

@@ -44,14 +44,11 @@ from kukuri_sidecar.proto.quic.paths import VIRTUAL, Address, Datagram, DialPath
 from kukuri_sidecar.wire.addr import SocketAddr
 from kukuri_sidecar.wire.ids import EndpointId
 
-TIMER_NUDGE_S = (
-    1e-6  # aioquic's loss timer does nothing at its exact deadline and would fire for ever (1.7.2)
-)
+TIMER_NUDGE_S = 1e-6  # aioquic's loss timer does nothing at its exact deadline and would fire for ever
 MIN_TIMER_S = 1e-3  # ours: nothing can spin, and the pacer's microseconds become bursts of up to 16 packets
 KEEP_ALIVE_JITTER = 0.2  # D2
-MAX_UNACKED_ACKS = (
-    64  # ours: pure ACKs stay on aioquic's record until a packet of ours is acknowledged; so we ping
-)
+PING_AT_PURE_ACKS = 64  # ours: aioquic keeps a record of each until a packet after it is acknowledged
+MAX_PURE_ACKS = 2_048  # ours: 10 s of acknowledging without ever being acknowledged, 1.2 MB
 MAX_REASON_BYTES = 200  # ours: aioquic raises when the close frame does not fit into its packet
 
 
@@ -115,7 +112,6 @@ class ConnectionCore:
         "inbound",
         "peer",
         "phase",
-        "user",
     )
 
     def __init__(
@@ -135,7 +131,6 @@ class ConnectionCore:
         self.established_at = inf
         self.due = inf
         self.cids: dict[bytes, None] = {}
-        self.user: object = None  # the owner's; nothing in here looks at it
         self._table = table
         self._quic = quic
         self._deadline = deadline
@@ -213,10 +208,15 @@ class ConnectionCore:
         if self.phase is Phase.HANDSHAKING:
             if now >= self._deadline:
                 self._is_late = True
-                quic.close(QuicErrorCode.INTERNAL_ERROR, frame_type=0, reason_phrase="handshake timed out")
+                self._close_transport(QuicErrorCode.INTERNAL_ERROR, "handshake timed out")
             elif now >= self._stalls_at:
-                quic.close(QuicErrorCode.INTERNAL_ERROR, frame_type=0, reason_phrase="no progress")
-        elif now >= self._ping_at or quic.unacked_acks > MAX_UNACKED_ACKS:
+                self._close_transport(QuicErrorCode.INTERNAL_ERROR, "no progress")
+        elif now >= self._dead_at:
+            # Before the negotiated idle time: our heartbeats went unanswered, the path or the peer is gone.
+            self._close(ConnectionLost(0, "silent", by_peer=False, kind=LossKind.IDLE))
+        elif quic.pure_acks > MAX_PURE_ACKS:
+            self._close_transport(QuicErrorCode.PROTOCOL_VIOLATION, "nothing is acknowledged")
+        elif now >= self._ping_at or (quic.pure_acks > PING_AT_PURE_ACKS and not quic.is_waiting_for_ack):
             quic.send_ping(0)
             self._pinged_at = now
             self._keep_alive_s = self._jittered_keep_alive()
@@ -255,7 +255,7 @@ class ConnectionCore:
         if self.phase is Phase.HANDSHAKING:
             self.due = min(timer, self._deadline, self._stalls_at)
         else:
-            self.due = min(timer, self._ping_at)
+            self.due = min(timer, self._ping_at, self._dead_at)
         if quic.has_events:  # connection ids that this flight announces
             self.collect(now)
         return flight if self._paths is None else self._paths.route(flight)
@@ -291,8 +291,7 @@ class ConnectionCore:
         if self.phase is Phase.HANDSHAKING and self._paths is not None and not self._paths.drop(address):
             self._is_given_up = True
             self._failure = self._failure or Offline("no route to any address of the peer")
-            self._quic.close(QuicErrorCode.NO_ERROR, frame_type=0)
-            self._touch()
+            self._close_transport(QuicErrorCode.NO_ERROR, "")
 
     def add_candidates(self, candidates: Iterable[Address]) -> list[Datagram]:
         """Add addresses to a running dial; return what must be sent to them at once."""
@@ -414,6 +413,10 @@ class ConnectionCore:
         )
         self._touch()
 
+    def _close_transport(self, code: QuicErrorCode, reason: str) -> None:
+        self._quic.close(code, frame_type=0, reason_phrase=reason)
+        self._touch()
+
     def _establish(self, now: float) -> None:
         table = self._table
         proven = self._quic.proven_peer
@@ -469,6 +472,10 @@ class ConnectionCore:
     @property
     def _ping_at(self) -> float:
         return max(self._quic.last_received, self._pinged_at) + self._keep_alive_s
+
+    @property
+    def _dead_at(self) -> float:
+        return max(self._quic.last_received, self.established_at) + self._table.limits.dead_after_s
 
     def _jittered_keep_alive(self) -> float:
         spread = KEEP_ALIVE_JITTER * (2 * self._table.rng.random() - 1)

@@ -82,13 +82,16 @@ class EndpointCore:
                 owner = by_cid.get(data[6 : 6 + data[5]])
             else:
                 owner = by_cid.get(data[CID_TABLE_START : CID_TABLE_START + CID_BYTES])
+            if isinstance(owner, Farewell):
+                if now < owner.until:
+                    self._late(owner)
+                    continue
+                self._forget_farewells(now)
+                owner = None
             if owner is None:
                 owner = self._stranger(data, address, now)
                 if owner is None:
                     continue
-            elif isinstance(owner, Farewell):
-                self._late(owner, now)
-                continue
             owner.receive(data, address, now)
             touched[owner] = None
         dirty = self._table.dirty
@@ -278,10 +281,10 @@ class EndpointCore:
         if len(self._farewells) > MAX_FAREWELLS:
             self._drop_farewell(next(iter(self._farewells)))
 
-    def _late(self, farewell: Farewell, now: float) -> None:
+    def _late(self, farewell: Farewell) -> None:
         """Repeat our close for a peer that still talks, ever more rarely (RFC 9000 section 10.2.1)."""
         farewell.seen += 1
-        if now < farewell.until and farewell.seen & (farewell.seen - 1) == 0:
+        if farewell.seen & (farewell.seen - 1) == 0:
             self._admission.replies += farewell.datagrams
 
     def _forget_farewells(self, now: float) -> None:

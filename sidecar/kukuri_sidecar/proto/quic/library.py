@@ -7,7 +7,6 @@ reviewed. Tests run it; the import does not: it costs 12 ms, and a frozen progra
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -65,6 +64,8 @@ _CLASSES: tuple[type, ...] = (
 
 def source_digest(name: str) -> str:
     """Return 16 hex digits of the SHA-256 of ``Class.function``'s source; OSError in a frozen program."""
+    import inspect  # 10 ms, and only tests come here
+
     class_name, function_name = name.split(".")
     owner = next(c for c in _CLASSES if c.__name__ == class_name)
     function: Callable[..., Any] = getattr(owner, function_name)  # Any: aioquic's own signature, not ours

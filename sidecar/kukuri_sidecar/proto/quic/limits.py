@@ -30,7 +30,8 @@ class QuicLimits:
     dial_stall_s: float = 2.0  # ours: a candidate that answered and then went silent is dropped
 
     # Life
-    idle_s: float = 30.0  # D2, as iroh
+    idle_s: float = 30.0  # D2, as iroh: what we announce
+    dead_after_s: float = 15.0  # G23 and iroh's PATH_MAX_IDLE: three heartbeats without any answer
     keep_alive_s: float = 5.0  # D2 and iroh's HEARTBEAT_INTERVAL, +- 20 %
     ack_delay_s: float = 0.005  # performance.md section 3.2; peers assume up to 25 ms
     key_update_packets: int = 1 << 22  # O2: half of AES-GCM's confidentiality limit (RFC 9001 section 6.6)
