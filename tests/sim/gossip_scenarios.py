@@ -97,6 +97,7 @@ class Healing:
     healed_after_s: float | None  # None: not within the time given
     joins: int
     probes: int
+    delivery: tuple[tuple[float, float], ...]  # (seconds after the heal, part that heard what was sent then)
 
 
 def partition(
@@ -146,7 +147,13 @@ def partition(
         if whole:
             healed_after = whole[0] - start
             break
-    return Healing(before, healed_after, _sum(sim, "joins") - joined, _sum(sim, "probes") - probed)
+    return Healing(
+        before=before,
+        healed_after_s=healed_after,
+        joins=_sum(sim, "joins") - joined,
+        probes=_sum(sim, "probes") - probed,
+        delivery=tuple((at - start, tracker.ratio(content, everybody)) for at, content in sent),
+    )
 
 
 @dataclass(frozen=True, slots=True)
