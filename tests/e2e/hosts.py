@@ -1,5 +1,6 @@
 """What the end-to-end tests share: several nodes at once, refusals, reads repeated until they are true."""
 
+import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -83,3 +84,19 @@ def black_hole() -> Iterator[str]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hole:
         hole.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{hole.getsockname()[1]}"
+
+
+def new_topic() -> str:
+    return secrets.token_hex(32)
+
+
+async def meet(topic_id: str, dialer: Sidecar, listener: Sidecar, **options: Any) -> None:
+    """Join both, the dialer with the listener's address, until each has seen the other."""
+    await listener.join(topic_id, **options)
+    await dialer.join(topic_id, listener.address, **options)
+    await are_neighbors(topic_id, dialer, listener)
+
+
+async def are_neighbors(topic_id: str, *pair: Sidecar, timeout_s: float = 3.0) -> None:
+    for one, other in (pair, pair[::-1]):
+        await one.wait("topic.neighbor_up", timeout_s, topic_id=topic_id, endpoint_id=other.endpoint_id)
