@@ -204,3 +204,20 @@ async def test_modes_and_sizes_of_a_joined_topic_are_fixed(world: World) -> None
         a.publish(bytes(4058), queue=True)
     assert caught.value.details == {"limit": 4057, "size": 4058}
     assert a.publish(bytes(4057), queue=True) == "queued"
+
+
+async def test_a_changed_network_ends_every_pause(world: World) -> None:
+    """After an hour offline the next try is a minute away; a new address makes it now."""
+    a, b = await world.node(), await world.node()
+    await b.join()
+    b.endpoint.is_up = False
+    await a.join(b.hint)
+    await anyio.sleep(3_600)
+    b.endpoint.is_up = True
+    while a.peers.retry_at(b.id) < anyio.current_time() + 5:  # in the middle of a long pause
+        b.endpoint.is_up = False
+        await anyio.sleep(1)
+    b.endpoint.is_up = True
+    a.peers.network_changed()
+    a.topics.network_changed()
+    assert await until(lambda: a.state is TopicState.JOINED) < 1
