@@ -18,6 +18,7 @@ pytestmark = pytest.mark.anyio
 
 SWARM = 12
 RATE_PER_S = 5
+LIVED_S = 130.0  # two shuffles: members know more of each other than their neighbours
 DEATH_NOTICED_S = 15.0  # the idle time of a connection
 
 
@@ -33,6 +34,7 @@ async def swarm(world: World, rng: Random) -> list[Node]:
         await node.join(*(other.hint for other in rng.sample(nodes[:i], min(i, 2))))
         await anyio.sleep(rng.random())
     await until(lambda: all(node.neighbors() >= 2 for node in nodes), 60)
+    await anyio.sleep(LIVED_S)
     return nodes
 
 
