@@ -96,6 +96,23 @@ async def test_a_lost_neighbor_is_replaced_and_the_return_of_the_lost_one_notice
     await until(lambda: a.state is b.state is TopicState.JOINED, 80)
 
 
+async def test_a_node_that_lost_all_neighbors_asks_members_that_it_only_heard_of(world: World) -> None:
+    """Even those that once had no slot for it: the swarm may be small enough now."""
+    a, b, c = await world.node(), await world.node(), await world.node()
+    await a.join()
+    await b.join(a.hint)
+    await c.join()
+    await until(lambda: a.neighbors() == 1)
+    membership = a.topics.swarm._core._topics[TOPIC].membership
+    membership.passive[c.id] = b.id
+    membership._refused[c.id] = None
+    a.peers.learn(c.hint, "gossip")
+    world.net.kill(b.endpoint)
+    await until(lambda: a.state is TopicState.ISOLATED, 20)
+    assert await until(lambda: a.state is TopicState.JOINED) < 1
+    assert a.info.neighbors == (c.id,)
+
+
 async def test_a_message_waits_for_the_first_neighbor_and_is_confirmed(world: World) -> None:
     a, b = await world.node(), await world.node()
     await a.join()

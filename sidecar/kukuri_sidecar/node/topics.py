@@ -355,6 +355,8 @@ class Topics:
             return
         now = anyio.current_time()
         topic.join.neighbor_down(peer, now)
+        if not topic.join.neighbors:
+            topic.join.add(self.swarm.passive_view(topic_id), now)
         self._show(topic, now, reason)
         self._book_attempt(topic)
 
