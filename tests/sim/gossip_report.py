@@ -11,6 +11,7 @@ import time
 from statistics import mean
 
 from kukuri_sidecar.proto.gossip.config import UPSTREAM, GossipConfig
+from sim.gossip_costs import cpu_per_message_us, ihave_flood
 from sim.gossip_scenarios import churn, join_flood, mass_failure, partition
 from sim.gossip_sim import UPSTREAM_SEEDS, run_scenario
 
@@ -114,12 +115,24 @@ def disorder(count: int) -> None:
                 flush=True,
             )
     print("\njoin flood, one minute               policy      honest neighbors, worst and mean    delivery")
-    for strangers in (200, 2_000):
+    for honest, strangers in ((100, 200), (100, 2_000), (1_000, 4_000)):
         for name, config in POLICIES.items():
-            flood = join_flood(100, strangers, 60.0, 0, config)
-            what = f"100 nodes, {strangers} strangers"
+            flood = join_flood(honest, strangers, 60.0, 0, config)
+            what = f"{honest} nodes, {strangers} strangers"
             figures = f"{flood.worst_honest:18} {flood.mean_honest:17.2f} {flood.delivery:11.3f}"
             print(f"{what:36} {name:10} {figures}", flush=True)
+
+
+def costs() -> None:
+    """Print what a flood of announcements and what a message costs one node."""
+    flood = ihave_flood(1_000_000)
+    print(
+        f"\na million false announcements in a minute: at most {flood.grown_bytes / 2**20:.1f} MiB more,"
+        f" {flood.delivered:.1%} of the honest messages delivered, {flood.asked} Grafts sent"
+    )
+    for size in (200, 4_000):
+        cpu_us = min(cpu_per_message_us(size, 4) for _ in range(3))
+        print(f"a message of {size} bytes, decoded, hashed and passed on to 4: {cpu_us:.1f} us of CPU")
 
 
 def _row(
@@ -149,6 +162,7 @@ def main() -> None:
     failures(max(arguments.nodes))
     partitions()
     disorder(min(arguments.nodes))
+    costs()
     print(f"\n{time.process_time() - started:.0f} s of CPU")
 
 

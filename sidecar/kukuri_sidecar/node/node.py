@@ -272,6 +272,9 @@ class Node:
             self.topics.set_own_data(
                 encode_peer_data(None, [address for address, _ in info.addresses], self._extension)
             )
+            if self._shown is not None:
+                self.peers.network_changed()
+                self.topics.network_changed()
         self._shown = info
         self._emit(NodeChanged(info))
 

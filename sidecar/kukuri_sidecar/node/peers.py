@@ -205,6 +205,12 @@ class Peers:
                 self._dials.start_soon(self._widen_dial, hint.endpoint_id, fresh)
         return bool(fresh)
 
+    def network_changed(self) -> None:
+        """Our addresses changed: every back-off was about another network."""
+        for peer in self._peers.values():
+            peer.failures = 0
+            peer.retry_at = -inf
+
     # --- what the host asks ----------------------------------------------------------------------------
 
     async def connect(self, hint: PeerHint, timeout_s: float) -> ConnectedPeer:

@@ -145,6 +145,11 @@ class Swarm:
         """Peers with a usable connection."""
         return self._links.peers
 
+    def passive_view(self, topic_id: TopicId) -> tuple[EndpointId, ...]:
+        """Return members of the topic that others told us of and that are no neighbours."""
+        view = self._core.view(topic_id)
+        return view.passive if view else ()
+
     def needs(self, peer: EndpointId) -> bool:
         """Say whether some topic wants a connection to the peer kept."""
         return self._core.needs(peer)

@@ -47,7 +47,14 @@ from kukuri_sidecar.node.swarm import Swarm
 from kukuri_sidecar.proto.buckets import TokenBucket
 from kukuri_sidecar.proto.core import Rng
 from kukuri_sidecar.proto.gossip.config import GossipConfig
-from kukuri_sidecar.proto.gossip.events import Broadcast, Delivered, JoinTopic, QuitTopic, SetOwnData
+from kukuri_sidecar.proto.gossip.events import (
+    Broadcast,
+    Delivered,
+    JoinTopic,
+    NetworkChanged,
+    QuitTopic,
+    SetOwnData,
+)
 from kukuri_sidecar.proto.gossip.state import GossipCore
 from kukuri_sidecar.wire.addr import PeerHint
 from kukuri_sidecar.wire.gossip_messages import max_content_bytes
@@ -274,6 +281,14 @@ class Topics:
         """Tell the swarm where we are, from the next Join, Neighbor or Shuffle on."""
         self.swarm.handle(SetOwnData(data))
 
+    def network_changed(self) -> None:
+        """Our addresses changed or we woke up: look for neighbours and for lost parts of every topic now."""
+        now = anyio.current_time()
+        self.swarm.handle(NetworkChanged())
+        for topic in self._topics.values():
+            topic.join.network_changed(now)
+            self._supervise(topic, now)
+
     @property
     def queued_messages(self) -> tuple[int, ...]:
         """Messages per topic that wait for a first neighbour."""
@@ -340,6 +355,8 @@ class Topics:
             return
         now = anyio.current_time()
         topic.join.neighbor_down(peer, now)
+        if not topic.join.neighbors:
+            topic.join.add(self.swarm.passive_view(topic_id), now)
         self._show(topic, now, reason)
         self._book_attempt(topic)
 

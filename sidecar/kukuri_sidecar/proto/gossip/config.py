@@ -43,6 +43,7 @@ class MembershipConfig:
     max_own_data_bytes: int = 256  # gossip-wire §1: a Shuffle carries 8 of them
     max_nodes_per_message: int = 16  # of a Shuffle; upstream sends 8
     max_reserve: int = 128  # peers that fell out of the passive view: what is left after a mass failure
+    max_passive_per_network: int = 2  # trust E1: of one public /24 or /48, where peer data tell
     max_passive_per_source: int = 8  # trust E1: nobody fills our passive view alone
     joins_per_peer_s: float = 0.1  # trust E1: 1 per 10 s ...
     joins_burst: int = 3  # ... after a crash loop's worth: a restarted peer must get in again at once
