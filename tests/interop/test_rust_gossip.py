@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 
 import anyio
 import pytest
+
 from peers.peer import RustPeer, payloads, rust_peer
 from peers.sidecar import Sidecar, node
 
