@@ -73,6 +73,14 @@ class PeerChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateFound:
+    """Rendezvous found an address where a member of the topic should be; who it is, the handshake tells."""
+
+    topic_id: TopicId
+    address: SocketAddr
+
+
+@dataclass(frozen=True, slots=True)
 class TopicChanged:
     """A topic changed its state. ``next_attempt_at_ms`` is Unix time."""
 
@@ -137,7 +145,8 @@ class TopicPublished:
 
 
 NodeEvent = (
-    NodeChanged
+    CandidateFound
+    | NodeChanged
     | PeerChanged
     | TopicChanged
     | NeighborUp

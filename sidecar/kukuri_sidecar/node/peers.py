@@ -33,6 +33,7 @@ from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
 MAX_PARALLEL_DIALS = 8  # trust.md 2.6
 MAX_SPARE_CONNECTIONS = 3  # simultaneous dials leave one or two behind; more is a peer's mistake
+MEET_TIMEOUT_S = 3.0  # for a stranger's address; most announces of a public DHT are stale
 MAX_RECORDS = 1024  # peers we keep a back-off or an error for
 MAX_DIAL_ADDRESSES = 16  # one dial fans out to so many at most
 HEALTHY_AFTER_S = 60.0  # a connection that lived so long resets the back-off
@@ -205,6 +206,29 @@ class Peers:
         connection = peer.connections[-1]
         return ConnectedPeer(endpoint_id, "direct", connection.address, _ms(connection.rtt_s))
 
+    async def meet(self, address: SocketAddr) -> EndpointId:
+        """Dial whoever is at ``address`` and return who it proved to be; errors as of ``QuicEndpoint.dial``."""
+        if known := self.peer_at(address):
+            return known
+        assert self._endpoint is not None  # noqa: S101 - run() comes first
+        assert self._slots is not None  # noqa: S101
+        async with self._slots:
+            connection = await self._endpoint.dial(
+                None,
+                [address],
+                self._alpn,
+                lambda connection: self._established(connection, "rendezvous"),
+                timeout_s=MEET_TIMEOUT_S,
+            )
+        return connection.peer
+
+    def peer_at(self, address: SocketAddr) -> EndpointId | None:
+        """Return the connected peer whose connection goes to ``address``."""
+        for endpoint_id, peer in self._peers.items():
+            if any(connection.address == address for connection in peer.connections):
+                return endpoint_id
+        return None
+
     async def disconnect(self, endpoint_id: EndpointId, *, forget: bool) -> bool:
         """Close the peer's connections; say whether there were any. UnknownPeer when never heard of."""
         peer = self._peers.get(endpoint_id)
@@ -232,11 +256,16 @@ class Peers:
     # --- connections come and go -----------------------------------------------------------------------
 
     def accepted(self, connection: Connection) -> ConnectionUser | None:
-        """Take an inbound connection that proved its identity."""
+        """Take an inbound connection that proved its identity; our own, found in the DHT, is refused."""
+        if connection.peer == self._own_id:
+            return None
         return self._established(connection, "inbound")
 
     def _established(self, connection: Connection, origin: str | None) -> ConnectionUser:
         endpoint_id = connection.peer
+        if endpoint_id == self._own_id:
+            connection.close(0, "our own address")
+            return _Ourselves()
         peer = self._record(endpoint_id)
         if origin:
             self._book.learn(endpoint_id, [connection.address], origin)
@@ -391,6 +420,20 @@ async def _resolve(hosts: Iterable[HostPort]) -> list[SocketAddr]:
 
 def _ms(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1000)
+
+
+class _Ourselves:
+    """The user of a connection that leads back to us; it is closed already."""
+
+    def stream_data(self, connection: Connection, stream_id: int, data: bytes, end: bool) -> None: ...
+
+    def stream_reset(self, connection: Connection, stream_id: int, code: int) -> None: ...
+
+    def stream_stopped(self, connection: Connection, stream_id: int, code: int) -> None: ...
+
+    def progressed(self, connection: Connection) -> None: ...
+
+    def closed(self, connection: Connection, reason: ConnectionLost) -> None: ...
 
 
 def _nobody(_: Connection) -> ConnectionUser:
