@@ -51,7 +51,7 @@ binary: $(BINARY) ## the frozen one-dir build
 
 $(BINARY): $(VENV)/.ready $(SOURCES)
 	@echo "freezing $@ ..."
-	@PYTHONHASHSEED=1 $(PY) -m PyInstaller --noconfirm --log-level ERROR --workpath .cache/pyinstaller --distpath dist build/kukuri-sidecar.spec
+	@PYTHONHASHSEED=1 PYINSTALLER_ZLIB_COMPRESSION_LEVEL=0 $(PY) -m PyInstaller --noconfirm --log-level ERROR --workpath .cache/pyinstaller --distpath dist build/kukuri-sidecar.spec
 	@$(PY) build/smoke.py $(BINARY)
 	@touch $@
 

@@ -28,12 +28,16 @@ export interface Client {
 export interface Config {
   /** peers to dial at the start, for every topic. Default: []. */
   bootstrap_peers?: Array<string>;
+  /** off: no DHT packet at all, rendezvous included. Default: true. */
+  enable_dht?: boolean;
   /** remember up to 1024 peers for 30 days, and the topics that ask for it. Default: true. */
   persist_peers?: boolean;
   /** connected peers at once. Default: 50. */
   max_peers?: number;
   net?: NetConfig;
   connect?: ConnectConfig;
+  dht?: DhtConfig;
+  rendezvous?: RendezvousConfig;
   gossip?: GossipConfig;
   limits?: LimitsConfig;
   log?: LogConfig;
@@ -55,6 +59,16 @@ export interface ConnectConfig {
   backoff_min_ms?: number;
   /** longest pause between dials. Default: 60000. */
   backoff_max_ms?: number;
+}
+
+/** The Mainline DHT. */
+export interface DhtConfig {
+  /** host:port; your own list makes a private DHT. */
+  bootstrap_nodes?: Array<string>;
+  /** whether we answer others; client: never. Default: "auto". */
+  mode?: "auto" | "client" | "server";
+  /** remember up to 200 good nodes per family. Default: true. */
+  persist_table?: boolean;
 }
 
 /** `error.data` of every error; hosts switch on `kind`. */
@@ -359,6 +373,23 @@ export interface PeerDisconnectResult {
   was_connected: boolean;
 }
 
+/** A source delivered something new; who is at a rendezvous address is learnt in the handshake. */
+export interface PeerFoundEvent {
+  type: "discovery.peer_found";
+  /** null: not known yet. */
+  endpoint_id: string | null;
+  /** Who found it. */
+  source: "rendezvous";
+  /** Where to dial. */
+  addresses: Array<string>;
+  /** Relays to dial through. */
+  relay_urls: Array<string>;
+  /** The topic that was searched for. */
+  topic_id: string | null;
+  /** The request that asked for it. */
+  request_id: string | number | null;
+}
+
 /** One peer. */
 export interface PeerInfo {
   /** An endpoint id. */
@@ -436,6 +467,20 @@ export interface PingResult {
   uptime_ms: number;
   /** Worst delay of the event loop in the last seconds; 0 before `initialize`. */
   loop_lag_ms: number;
+}
+
+/** Finding members of a topic by its name. */
+export interface RendezvousConfig {
+  /** default for topic.join; [] for none. */
+  schemes?: Array<"announce">;
+}
+
+/** How to find who is in a topic. */
+export interface RendezvousParams {
+  /** `announce`: the Mainline DHT. [] for none, null: the configured ones. Default: null. */
+  schemes?: Array<"announce"> | null;
+  /** Only who knows the same secret is found, standard base64. Default: null. */
+  secret_b64?: string | null;
 }
 
 /** Params of `shutdown`. */
@@ -525,6 +570,8 @@ export interface TopicJoinParams {
   max_message_bytes?: number | null;
   /** Join again after a restart; null: as it was, false at first. Default: null. */
   remember?: boolean | null;
+  /** How to find members by the topic's name; null: the configured schemes. Default: null. */
+  rendezvous?: RendezvousParams | null;
 }
 
 /** The topic is joined or being joined; progress comes as `topic.state` events. */
@@ -649,7 +696,7 @@ export interface TopicStateEvent {
 }
 
 /** The params of an `event` notification. Ignore types you do not know. */
-export type AnyEvent = (EventHeader) & (NodeChangedEvent | PeerStateEvent | TopicStateEvent | NeighborUpEvent | NeighborDownEvent | TopicMessageEvent | TopicInvalidEvent | TopicPublishedEvent | LogEvent | LaggedEvent);
+export type AnyEvent = (EventHeader) & (NodeChangedEvent | PeerStateEvent | TopicStateEvent | PeerFoundEvent | NeighborUpEvent | NeighborDownEvent | TopicMessageEvent | TopicInvalidEvent | TopicPublishedEvent | LogEvent | LaggedEvent);
 
 /** Methods by name: what they take, what they give. */
 export interface Methods {

@@ -148,8 +148,16 @@ def _blocks_sigterm(host: Host) -> bool:
     return bool(int(fields["SigBlk"], 16) & (1 << (signal.SIGTERM - 1)))
 
 
+# Whoever runs the tests may ignore SIGHUP itself, and a shell cannot take that back.
+WITH_SIGHUP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def test_sighup_ends_it_unless_started_by_nohup() -> None:
-    with Host() as host:
+    with Host(sys.executable, "-c", WITH_SIGHUP, sys.executable, "-m", "kukuri_sidecar") as host:
         host.result("ping")
         host.process.send_signal(signal.SIGHUP)
         assert host.wait(3) == 0

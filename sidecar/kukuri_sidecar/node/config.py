@@ -94,12 +94,19 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 8
 
 
+PUBLIC_BOOTSTRAP_NODES = (  # api.md section 6
+    "dht.libtorrent.org:25401",
+    "dht.transmissionbt.com:6881",
+    "router.bt.ouinet.work:6881",
+)
+
+
 class DhtConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The Mainline DHT."""
 
     bootstrap_nodes: Annotated[
         list[str], Meta(max_length=64, description="host:port; your own list makes a private DHT")
-    ] = ["dht.libtorrent.org:25401", "dht.transmissionbt.com:6881", "router.bt.ouinet.work:6881"]
+    ] = msgspec.field(default_factory=lambda: list(PUBLIC_BOOTSTRAP_NODES))
     mode: Annotated[
         Literal["auto", "server", "client"], Meta(description="whether we answer others; client: never")
     ] = "auto"
@@ -111,7 +118,7 @@ class RendezvousConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     schemes: Annotated[
         list[Literal["announce"]], Meta(max_length=1, description="default for topic.join; [] for none")
-    ] = ["announce"]
+    ] = msgspec.field(default_factory=lambda: ["announce"])
 
 
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

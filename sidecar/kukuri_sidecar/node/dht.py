@@ -5,8 +5,9 @@ Starts look-ups and streams what they find; knows nothing of topics or records.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import anyio
@@ -74,12 +75,14 @@ class Dht:
         self._readers: dict[LookupId, MemoryObjectSendStream[Finding]] = {}
         self._next_lookup = 1
         self._tasks: TaskGroup | None = None
+        self._is_local = True
 
     async def run(
         self, bound: Sequence[SocketAddr], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Join the DHT from the ``bound`` sockets and stay in it until cancelled."""
         storage = Storage(self._config)
+        self._is_local = all(ipaddress.ip_address(address.host).is_loopback for address in bound)
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             for address in bound:
@@ -185,10 +188,9 @@ class Dht:
     def _tell(self, lookup: LookupId, finding: Finding) -> None:
         reader = self._readers.get(lookup)
         if reader:
-            try:
+            # A reader that is so slow has plenty to do with what it has.
+            with suppress(anyio.WouldBlock, anyio.BrokenResourceError):
                 reader.send_nowait(finding)
-            except (anyio.WouldBlock, anyio.BrokenResourceError):
-                pass  # a reader that is so slow has plenty to do with what it has
 
     async def _resolve_bootstrap(self, is_v6: bool) -> None:
         for text in self._bootstrap:
@@ -196,9 +198,18 @@ class Dht:
                 host = HostPort.parse(text)
             except DecodeError:
                 continue  # the configuration was checked; nothing else can be here
+            if self._is_local and not _is_loopback(host):
+                continue  # a socket bound to loopback reaches nobody there: do not even ask for the name
             addresses = tuple(a for a in await resolve_host(host) if a.is_ipv6 is is_v6)
             if addresses:
                 self._feed(is_v6, AddNodes(addresses, are_bootstrap=True))
+
+
+def _is_loopback(host: HostPort) -> bool:
+    try:
+        return ipaddress.ip_address(host.host).is_loopback
+    except ValueError:
+        return host.host == "localhost"
 
 
 async def _until_finished(receive: AsyncIterator[Finding], count: int) -> AsyncIterator[Finding]:

@@ -18,7 +18,8 @@ from kukuri_sidecar.node.publishing import Receipt
 from kukuri_sidecar.wire.gossip_messages import MIN_MAX_MESSAGE_BYTES, FrameReader, stream_header
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
-MAX_BACKLOG_BYTES = 512 * 1024  # per connection, not yet acknowledged; above it payloads are dropped (M3)
+MAX_BACKLOG_BYTES = 512 * 1024  # per connection, not yet acknowledged; above it payloads are dropped (M3) ...
+MAX_STREAM_BACKLOG_BYTES = 3 << 20  # ... that and two of the largest messages; net.quic takes no more
 BAD_FRAME_CODE = 1
 CLOSE_GOODBYE = "close from disconnect"  # the reason text a Rust node uses; code 0
 
@@ -32,8 +33,8 @@ class LinkOwner(Protocol):
     def hold_credit(self, link: GossipLink, wait_s: float) -> None:
         """Call ``link.return_credit`` after ``wait_s``: the peer is too fast."""
 
-    def link_muted(self, link: GossipLink) -> None:
-        """The peer ended its last stream without saying goodbye: its send half is dead (defect U1)."""
+    def link_quiet(self, link: GossipLink, *, is_polite: bool) -> None:
+        """The peer ended its last stream; without a goodbye its send half may be dead (defect U1)."""
 
     def link_progressed(self, link: GossipLink) -> None:
         """Acknowledgements arrived."""
@@ -83,6 +84,8 @@ class GossipLink:
         self._unacked: list[
             tuple[int, int, Receipt]
         ] = []  # (stream, offset that must be acknowledged, for whom)
+        self._max_backlog_bytes = MAX_BACKLOG_BYTES  # and one message of the topic with the largest ones
+        self._room_bytes = MAX_BACKLOG_BYTES  # what may still be queued before the next flush
         self._reading: int | None = None
 
     # --- out -------------------------------------------------------------------------------------------
@@ -91,15 +94,17 @@ class GossipLink:
         self, topic_id: TopicId, frame: bytes, *, is_payload: bool, is_last: bool, receipt: Receipt | None
     ) -> None:
         """Take one frame for the next ``flush``. Payloads are dropped while the peer does not read."""
-        if is_payload and self.slow_since is not None:
+        if not self._batches:
+            self._room_bytes = self._max_backlog_bytes - self.connection.backlog()
+        if is_payload and (self.slow_since is not None or self._room_bytes < 0):
             self.dropped += 1
             return
         self.is_finishing = False
+        self._room_bytes -= len(frame)
         batch = self._batches.setdefault(topic_id, _Batch())
         batch.frames.append(frame)
         batch.is_last = is_last
         if receipt:
-            receipt.sent_to += 1
             batch.receipts.append(receipt)
 
     def flush(self, now: float) -> None:
@@ -126,22 +131,26 @@ class GossipLink:
     def _write(self, topic_id: TopicId, batch: _Batch) -> None:
         data = b"".join(batch.frames)
         outgoing = self._outgoing.get(topic_id)
-        if outgoing is None:
-            try:
+        try:
+            if outgoing is None:
                 outgoing = _Outgoing(self.connection.open_uni())
-            except LimitReached:
-                self.dropped += len(batch.frames)
-                return
-            data = stream_header(topic_id) + data
-            self._outgoing[topic_id] = outgoing
+                data = stream_header(topic_id) + data
+            self.connection.send(outgoing.stream_id, data, end=batch.is_last)
+        except LimitReached:  # of streams, or of what a peer leaves unread
+            self.dropped += len(batch.frames)
+            return
         outgoing.written += len(data)
-        self.connection.send(outgoing.stream_id, data, end=batch.is_last)
-        self._unacked += [(outgoing.stream_id, outgoing.written, receipt) for receipt in batch.receipts]
+        self._outgoing[topic_id] = outgoing
+        most = MAX_BACKLOG_BYTES + self._max_message_bytes(topic_id)
+        self._max_backlog_bytes = max(self._max_backlog_bytes, most)
+        for receipt in batch.receipts:
+            receipt.sent_to += 1
+            self._unacked.append((outgoing.stream_id, outgoing.written, receipt))
         if batch.is_last:
             del self._outgoing[topic_id]
 
     def _judge_speed(self, now: float) -> None:
-        if self.connection.backlog() <= MAX_BACKLOG_BYTES:
+        if self.connection.backlog() <= self._max_backlog_bytes:
             self.slow_since = None
         elif self.slow_since is None:
             self.slow_since = now
@@ -204,7 +213,7 @@ class GossipLink:
                 else:
                     waiting.append(entry)
             self._unacked = waiting
-        if self.slow_since is not None and connection.backlog() <= MAX_BACKLOG_BYTES:
+        if self.slow_since is not None and connection.backlog() <= self._max_backlog_bytes:
             self.slow_since = None
         self._owner.link_progressed(self)
 
@@ -219,7 +228,7 @@ class GossipLink:
 
     def _ended(self, stream_id: int) -> None:
         reader = self._readers.pop(stream_id, None)
-        polite = stream_id in self._goodbyes
+        is_polite = stream_id in self._goodbyes
         self._goodbyes.discard(stream_id)
-        if reader is not None and reader.topic_id is not None and not polite and not self._readers:
-            self._owner.link_muted(self)
+        if reader is not None and reader.topic_id is not None and not self._readers:
+            self._owner.link_quiet(self, is_polite=is_polite)

@@ -28,13 +28,17 @@ from kukuri_sidecar.node.config import (
     parse_bind,
     resolve,
 )
+from kukuri_sidecar.node.dht import Dht
 from kukuri_sidecar.node.envelopes import Envelopes
 from kukuri_sidecar.node.events import Emit, NodeChanged, NodeInfo
+from kukuri_sidecar.node.gossip_link import MAX_STREAM_BACKLOG_BYTES
 from kukuri_sidecar.node.memory import Keeper, Memory, RememberedPeer, RememberedTopic
 from kukuri_sidecar.node.own_addresses import online, own_addresses
 from kukuri_sidecar.node.peers import Peers
 from kukuri_sidecar.node.profile import Profile, default_data_dir
+from kukuri_sidecar.node.rendezvous.service import Rendezvous
 from kukuri_sidecar.node.topics import Topics
+from kukuri_sidecar.proto.dht.config import DhtConfig
 from kukuri_sidecar.proto.gossip.config import GossipConfig, MembershipConfig
 from kukuri_sidecar.wire.addr import EndpointAddr, HostPort, SocketAddr
 from kukuri_sidecar.wire.capabilities import OURS, encode_capabilities
@@ -112,8 +116,35 @@ class Node:
             rng=rng,
             wall_ms=wall_ms,
         )
+        self._dht = (
+            Dht(
+                config=DhtConfig(mode=config.dht.mode),
+                bootstrap=config.dht.bootstrap_nodes,
+                agenda=self._agenda,
+                rng=rng,
+                send=lambda datagrams: self._endpoint.send_datagrams(datagrams),
+                on_public_address=self._look_around,
+                saved={},
+            )
+            if config.enable_dht
+            else None
+        )
         self._endpoint = QuicEndpoint(
-            secret, _quic_config(config), alpns=[GOSSIP_ALPN], accept=self.peers.accepted, rng=rng
+            secret,
+            _quic_config(config),
+            alpns=[GOSSIP_ALPN],
+            accept=self.peers.accepted,
+            rng=rng,
+            other_datagrams=self._dht.datagrams if self._dht else None,
+        )
+        self._rendezvous = Rendezvous(
+            dht=self._dht,
+            peers=self.peers,
+            own_addresses=lambda: tuple(address for address, _ in self.info().addresses),
+            port=lambda: self._endpoint.bound[0].port,
+            emit=emit,
+            rng=rng,
+            wall_ms=wall_ms,
         )
         self.topics = Topics(
             own_id=self.endpoint_id,
@@ -126,6 +157,7 @@ class Node:
             wall_ms=wall_ms,
             bootstrap=tuple(parse_peer(text) for text in config.bootstrap_peers),
             envelopes=Envelopes(secret, rng, wall_ms),
+            rendezvous=self._rendezvous,
         )
         swarm = self.topics.swarm
         self.peers.wire(self._endpoint, swarm.user_for, swarm.unreachable, self.topics.topics_of)
@@ -195,6 +227,9 @@ class Node:
                     raise _cannot_bind(exc) from exc
                 await tasks.start(self._agenda.run)
                 await tasks.start(self.peers.run)
+                if self._dht:
+                    await tasks.start(self._dht.run, self._endpoint.bound)
+                await tasks.start(self._rendezvous.run)
                 self._look_around()
                 tasks.start_soon(self._watch_addresses)
                 for text in self.config.bootstrap_peers:
@@ -226,7 +261,8 @@ class Node:
 
     def info(self) -> NodeInfo:
         """Say who and where we are."""
-        addresses = own_addresses(self._endpoint.bound, self._interfaces, self.config.net.advertise)
+        seen = self._dht.public_addresses if self._dht else ()
+        addresses = own_addresses(self._endpoint.bound, self._interfaces, self.config.net.advertise, seen)
         connected = [connection.address for connection in self._endpoint.connections]
         return NodeInfo(
             endpoint_id=self.endpoint_id,
@@ -295,6 +331,7 @@ def _quic_config(config: Config) -> QuicConfig:
             idle_s=connect.idle_timeout_ms / 1000,
             dead_after_s=connect.dead_after_ms / 1000,
             keep_alive_s=connect.keepalive_interval_ms / 1000,
+            max_stream_backlog_bytes=MAX_STREAM_BACKLOG_BYTES,
         ),
     )
 

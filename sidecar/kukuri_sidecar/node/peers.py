@@ -74,6 +74,7 @@ class _Peer:
     retry_at: float = -inf  # monotonic seconds
     last_error: SidecarError | None = None
     connected_ms: int | None = None
+    is_forgotten: bool = False  # dropped as soon as nothing is under way any more
     capabilities: Capability | None = None  # None: a plain node, as far as we know
 
 
@@ -91,7 +92,7 @@ class Peers:
         rng: Rng,
         wall_ms: WallMs,
     ) -> None:
-        self._own_id = own_id
+        self.own_id = own_id
         self._alpn = alpn
         self._config = config
         self._book = book
@@ -141,7 +142,7 @@ class Peers:
         peer = self._record(endpoint_id)
         if peer.connections or peer.dial_done:
             return True
-        if self._dials is None or endpoint_id == self._own_id or anyio.current_time() < peer.retry_at:
+        if self._dials is None or endpoint_id == self.own_id or anyio.current_time() < peer.retry_at:
             return False
         self._start_dial(endpoint_id, peer)
         return True
@@ -167,7 +168,7 @@ class Peers:
 
         News lift the peer's back-off and join a dial that is under way.
         """
-        if hint.endpoint_id == self._own_id:
+        if hint.endpoint_id == self.own_id:
             return False
         before = self._book.hosts(hint.endpoint_id)
         self._book.learn(hint.endpoint_id, hint.hosts, origin)
@@ -188,7 +189,7 @@ class Peers:
         this caller gives up, others still get the result.
         """
         endpoint_id = hint.endpoint_id
-        if endpoint_id == self._own_id:
+        if endpoint_id == self.own_id:
             raise InvalidPeer("this is our own endpoint id", segment="endpoint_id", reason="own id")
         self.learn(hint, "ticket")
         peer = self._record(endpoint_id)
@@ -207,7 +208,7 @@ class Peers:
         return ConnectedPeer(endpoint_id, "direct", connection.address, _ms(connection.rtt_s))
 
     async def meet(self, address: SocketAddr) -> EndpointId:
-        """Dial whoever is at ``address`` and return who it proved to be; errors as of ``QuicEndpoint.dial``."""
+        """Dial whoever is at ``address``; return who it proved to be. Errors as of ``QuicEndpoint.dial``."""
         if known := self.peer_at(address):
             return known
         assert self._endpoint is not None  # noqa: S101 - run() comes first
@@ -239,8 +240,9 @@ class Peers:
             connection.close(0, "disconnected by the application")
         if forget:
             self._book.forget(endpoint_id)
-            if peer and not peer.dial_done:
-                self._peers.pop(endpoint_id, None)
+            if peer:
+                peer.is_forgotten = True
+                self._drop_forgotten(endpoint_id, peer)
         return bool(connections)
 
     def list(self) -> Sequence[PeerInfo]:
@@ -257,13 +259,13 @@ class Peers:
 
     def accepted(self, connection: Connection) -> ConnectionUser | None:
         """Take an inbound connection that proved its identity; our own, found in the DHT, is refused."""
-        if connection.peer == self._own_id:
+        if connection.peer == self.own_id:
             return None
         return self._established(connection, "inbound")
 
     def _established(self, connection: Connection, origin: str | None) -> ConnectionUser:
         endpoint_id = connection.peer
-        if endpoint_id == self._own_id:
+        if endpoint_id == self.own_id:
             connection.close(0, "our own address")
             return _Ourselves()
         peer = self._record(endpoint_id)
@@ -274,6 +276,7 @@ class Peers:
         peer.connections.append(connection)
         peer.last_error = None
         peer.retry_at = -inf
+        peer.is_forgotten = False
         for spare in peer.connections[: -1 - MAX_SPARE_CONNECTIONS]:
             spare.close(0, "superseded")
         if first:
@@ -293,6 +296,7 @@ class Peers:
             peer.failures = 0
         peer.connected_ms = None
         self._announce(connection.peer, PeerState.DISCONNECTED, reason.kind, None)
+        self._drop_forgotten(connection.peer, peer)
 
     # --- dialling --------------------------------------------------------------------------------------
 
@@ -326,6 +330,7 @@ class Peers:
         )
         self._announce(endpoint_id, PeerState.DISCONNECTED, failure.kind, None)
         self._unreachable(endpoint_id, failure)
+        self._drop_forgotten(endpoint_id, peer)
 
     async def _try_to_dial(self, endpoint_id: EndpointId) -> None:
         assert self._endpoint is not None and self._slots is not None  # noqa: S101, PT018 - run() comes first
@@ -372,6 +377,10 @@ class Peers:
                 self._drop_idle_record()
             peer = self._peers[endpoint_id] = _Peer()
         return peer
+
+    def _drop_forgotten(self, endpoint_id: EndpointId, peer: _Peer) -> None:
+        if peer.is_forgotten and not peer.connections and not peer.dial_done:
+            self._peers.pop(endpoint_id, None)
 
     def _drop_idle_record(self) -> None:
         for endpoint_id, peer in self._peers.items():

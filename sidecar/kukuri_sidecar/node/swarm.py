@@ -18,6 +18,7 @@ from kukuri_sidecar.node.agenda import Agenda
 from kukuri_sidecar.node.config import Config
 from kukuri_sidecar.node.gossip_link import CLOSE_GOODBYE, GossipLink
 from kukuri_sidecar.node.intake import Intake
+from kukuri_sidecar.node.links import Links
 from kukuri_sidecar.node.peers import Peers
 from kukuri_sidecar.node.publishing import Receipt
 from kukuri_sidecar.proto.gossip.events import (
@@ -120,8 +121,7 @@ class Swarm:
         self._default_max_bytes = config.gossip.max_message_bytes
         self._limits = config.limits
         self._announces = config.gossip.announce_capabilities
-        self._links: dict[EndpointId, GossipLink] = {}
-        self._spares: dict[GossipLink, None] = {}  # older connections of the same peers: read, not written
+        self._links = Links(peers.own_id)
         self._dirty: dict[GossipLink, None] = {}
         self._waiting: dict[EndpointId, list[_Frame]] = {}
         self._inbox: deque[GossipInput] = deque()
@@ -144,12 +144,17 @@ class Swarm:
     @property
     def linked_peers(self) -> tuple[EndpointId, ...]:
         """Peers with a usable connection."""
-        return tuple(self._links)
+        return self._links.peers
+
+    def is_behind(self, peer: EndpointId) -> bool:
+        """Say whether the peer does not read as fast as we write, so that payloads for it are dropped."""
+        link = self._links.get(peer)
+        return link is not None and link.slow_since is not None
 
     @property
     def backlog_bytes(self) -> int:
         """Bytes handed to connections and not yet acknowledged."""
-        return sum(link.connection.backlog() for link in self._links.values())
+        return sum(link.connection.backlog() for link in self._links.written)
 
     async def wait_acknowledged(self) -> None:
         """Return once every link has acknowledged everything or is gone. Has no limit: use a scope."""
@@ -160,16 +165,16 @@ class Swarm:
     # --- connections -----------------------------------------------------------------------------------
 
     def user_for(self, connection: Connection) -> GossipLink:
-        """Use a new connection: the newest is written, older ones of the same peer are still read."""
+        """Use a new connection."""
         intake = Intake(self._limits.messages_per_s_per_peer, self._limits.bytes_per_s_per_peer)
         link = GossipLink(connection, self, self._max_message_bytes, intake)
-        older = self._links.get(connection.peer)
-        if older:
-            older.finish()
-            self._spares[older] = None
-        self._links[connection.peer] = link
+        spare = self._links.add(link)
+        if spare:
+            spare.flush(anyio.current_time())
+            spare.finish()
+            self._judge_quiet(spare)
         for item in self._waiting.pop(connection.peer, ()):
-            self._queue(link, item)
+            self._queue(link, item)  # frames wait only for a peer without any link
         self._flush()
         self._owner.linked(connection.peer)
         return link
@@ -206,34 +211,39 @@ class Swarm:
         self.counters.slowed += 1
         self._agenda.set(("credit", link), anyio.current_time() + wait_s, lambda _: link.return_credit())
 
-    def link_muted(self, link: GossipLink) -> None:
-        """Give the peer two seconds to open another stream, then start over with a new connection."""
+    def link_quiet(self, link: GossipLink, *, is_polite: bool) -> None:
+        """Give a peer that ended its streams two seconds to open another one."""
+        if not is_polite or self._links.is_spare(link):
+            self._judge_quiet(link)
 
-        def close(_: float) -> None:
-            if not link.has_incoming:
+    def _judge_quiet(self, link: GossipLink) -> None:
+        """Close a spare that nobody uses any more, and the only link of a peer whose send half is dead."""
+
+        def judge(_: float) -> None:
+            if link.has_incoming:
+                return
+            if self._links.is_spare(link):
+                link.connection.close(0, "superseded")
+            elif not self._links.spares(link.peer):  # else it sends on another one
                 link.connection.close(0, "send half lost")
 
-        self._agenda.set(("mute", link), anyio.current_time() + MUTE_TIMEOUT_S, close)
+        self._agenda.set(("quiet", link), anyio.current_time() + MUTE_TIMEOUT_S, judge)
 
     def link_progressed(self, link: GossipLink) -> None:
         """Close a finished link once everything is acknowledged."""
         self._progress.set()
-        if link.is_finishing and link not in self._spares and not link.connection.backlog():
+        if link.is_finishing and not self._links.is_spare(link) and not link.connection.backlog():
             link.connection.close(0, CLOSE_GOODBYE)
 
     def link_closed(self, link: GossipLink, reason: ConnectionLost) -> None:
-        """Forget the link; when it was the one in use the core hears of it."""
+        """Forget the link; when it was written the core hears of it, for what was on its way is lost."""
         self._progress.set()
         self._peers.lost(link.connection, reason)
         self.counters.undelivered += link.dropped
-        self._spares.pop(link, None)
         self._dirty.pop(link, None)
-        for kind in ("mute", "finish", "slow", "credit"):
+        for kind in ("quiet", "finish", "slow", "credit"):
             self._agenda.cancel((kind, link))
-        if self._links.get(link.peer) is link:
-            del self._links[link.peer]
-            for spare in [spare for spare in self._spares if spare.peer == link.peer]:
-                spare.connection.close(0, "superseded")
+        if self._links.remove(link):
             self.handle(PeerDisconnected(link.peer))
 
     # --- the pump --------------------------------------------------------------------------------------
@@ -353,6 +363,8 @@ class Swarm:
         link = self._links.get(peer)
         if link is None:
             return
+        for spare in self._links.spares(peer):
+            spare.connection.close(0, CLOSE_GOODBYE)
         link.flush(now)
         self._dirty.pop(link, None)
         link.finish()

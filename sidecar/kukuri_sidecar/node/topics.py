@@ -55,6 +55,7 @@ from kukuri_sidecar.wire.hashes import message_id
 from kukuri_sidecar.wire.ids import EndpointId, MessageId, TopicId
 
 FEW_NEIGHBORS = 3  # with fewer a member that rendezvous found is asked to be a neighbour
+BEHIND_RETRY_MS = 100  # our guess: a few round trips
 INVALID_EVENT_EVERY = 100  # topic.invalid: the first and every 100th (api.md section 5)
 
 
@@ -231,8 +232,8 @@ class Topics:
     ) -> Published:
         """Hand ``payload`` to the topic's neighbours; promises only what the result says.
 
-        Raises UnknownTopic, MessageTooLarge (exact limit), RateLimited, NoNeighbors (when not ``queue``),
-        LimitReached when too many messages wait already.
+        Raises UnknownTopic, MessageTooLarge (exact limit), NoNeighbors (when not ``queue``), RateLimited
+        (above the configured rate, or while all neighbours are behind), LimitReached when too many wait.
         """
         topic = self._require(topic_id)
         now = anyio.current_time()
@@ -243,13 +244,16 @@ class Topics:
                 state=str(topic.join.state),
                 next_attempt_at_ms=self._instant_ms(topic.join.next_attempt, now),
             )
+        takers = [peer for peer in topic.join.neighbors if not self.swarm.is_behind(peer)]
+        if topic.join.neighbors and not takers:
+            raise RateLimited("every neighbour is behind", retry_after_ms=BEHIND_RETRY_MS)
         self._check_rate(now)
         content = self._envelopes.seal(topic_id, payload) if topic.mode is Mode.SIGNED else payload
         name = message_id(content)
-        if topic.join.neighbors:
+        if takers:
             receipt = self._receipts.open(topic_id, name) if confirm else None
             self._broadcast(topic, name, content, neighbors_only=neighbors_only, receipt=receipt)
-            return Published(name, "accepted", len(topic.join.neighbors))
+            return Published(name, "accepted", len(takers))
         topic.queue.add(QueuedMessage(name, content, neighbors_only, now + queue_ttl_s))
         return Published(name, "queued", 0)
 

@@ -55,6 +55,7 @@ Nat = Literal["none", "endpoint_independent", "address_dependent", "unknown"]
 AddressSource = Literal["interface", "dht_vote", "relay", "advertised"]
 Path = Literal["direct", "relay"]
 TopicPath = Literal["direct", "mixed", "relay"]
+Scheme = Literal["announce"]
 Derive = Literal["blake3", "kukuri_hint", "sha512"]
 Mode = Literal["raw", "auto", "signed"]
 TopicState = Literal["joining", "joined", "isolated", "paused", "left"]
@@ -282,6 +283,19 @@ class PeerListResult(Result):
 # --- 4.6 Topics ------------------------------------------------------------------------------------------
 
 
+class RendezvousParams(Params):
+    """How to find who is in a topic."""
+
+    schemes: Annotated[
+        Annotated[list[Scheme], Meta(max_length=1)] | None,
+        Meta(description="`announce`: the Mainline DHT. [] for none, null: the configured ones."),
+    ] = None
+    secret_b64: Annotated[
+        Annotated[bytes, Meta(min_length=1, max_length=256)] | None,
+        Meta(description="Only who knows the same secret is found, standard base64."),
+    ] = None
+
+
 class TopicJoinParams(Params):
     """Params of `topic.join`; exactly one of `topic` and `topic_id`."""
 
@@ -313,6 +327,10 @@ class TopicJoinParams(Params):
     ] = None
     remember: Annotated[
         bool | None, Meta(description="Join again after a restart; null: as it was, false at first.")
+    ] = None
+    rendezvous: Annotated[
+        RendezvousParams | None,
+        Meta(description="How to find members by the topic's name; null: the configured schemes."),
     ] = None
 
 
@@ -531,6 +549,17 @@ class TopicStateEvent(Event, tag="topic.state"):
     reason: Annotated[str | None, Meta(description="An error kind or a close reason.")]
 
 
+class PeerFoundEvent(Event, tag="discovery.peer_found"):
+    """A source delivered something new; who is at a rendezvous address is learnt in the handshake."""
+
+    endpoint_id: Annotated[EndpointIdHex | None, Meta(description="null: not known yet.")]
+    source: Annotated[Literal["rendezvous"], Meta(description="Who found it.")]
+    addresses: Annotated[list[str], Meta(description="Where to dial.")]
+    relay_urls: Annotated[list[str], Meta(description="Relays to dial through.")]
+    topic_id: Annotated[TopicIdHex | None, Meta(description="The topic that was searched for.")]
+    request_id: Annotated[str | int | None, Meta(description="The request that asked for it.")]
+
+
 class NeighborUpEvent(Event, tag="topic.neighbor_up"):
     """A peer became our gossip neighbour."""
 
@@ -610,6 +639,7 @@ EVENTS: tuple[type[Event], ...] = (
     NodeChangedEvent,
     PeerStateEvent,
     TopicStateEvent,
+    PeerFoundEvent,
     NeighborUpEvent,
     NeighborDownEvent,
     TopicMessageEvent,

@@ -24,6 +24,15 @@ def translate(event: node.NodeEvent) -> api.Event:
                 verified=event.author is not None,
                 author_seq=event.author_seq,
             )
+        case node.CandidateFound():
+            return api.PeerFoundEvent(
+                endpoint_id=None,
+                source="rendezvous",
+                addresses=[str(event.address)],
+                relay_urls=[],
+                topic_id=event.topic_id.hex(),
+                request_id=None,
+            )
         case node.NodeChanged():
             return api.NodeChangedEvent(**node_info_fields(event.info))
         case node.PeerChanged():

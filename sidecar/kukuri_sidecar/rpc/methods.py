@@ -222,7 +222,10 @@ async def topic_join(call: Call, params: api.TopicJoinParams) -> api.TopicJoinRe
         topic_id = _derive(params.topic, params.derive)
     else:
         topic_id = _topic_id(params.topic_id or "", "topic_id")
-    joined = await call.server.node.topics.join(
+    node = call.server.node
+    asked = None if params.rendezvous is None else params.rendezvous.schemes
+    schemes = node.config.rendezvous.schemes if asked is None else asked
+    joined = await node.topics.join(
         JoinRequest(
             topic_id=topic_id,
             name=params.topic,
@@ -230,6 +233,8 @@ async def topic_join(call: Call, params: api.TopicJoinParams) -> api.TopicJoinRe
             mode=None if params.mode is None else Mode(params.mode),
             max_message_bytes=params.max_message_bytes,
             remember=params.remember,
+            rendezvous=bool(schemes),
+            secret=None if params.rendezvous is None else params.rendezvous.secret_b64,
         )
     )
     return api.TopicJoinResult(

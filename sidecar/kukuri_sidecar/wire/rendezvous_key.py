@@ -2,8 +2,8 @@
 
     SHA-1( "kukuri-sidecar/rendezvous/announce/1" 00 | topic id[32] | proof[32] | epoch u64 BE )
 
-``proof`` is SHA-512(secret)[:32] when the topic has a secret, else 32 zero bytes. An epoch lasts six hours, so
-that an observer of the DHT who does not know the topic can neither name it nor follow it. Our own format.
+``proof`` is SHA-512(secret)[:32] when the topic has a secret, else 32 zero bytes. An epoch lasts six hours:
+an observer of the DHT who does not know the topic can neither name it nor follow it. Our own format.
 """
 
 from __future__ import annotations

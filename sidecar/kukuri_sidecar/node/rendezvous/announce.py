@@ -19,7 +19,8 @@ from kukuri_sidecar.wire.ids import Target, TopicId
 from kukuri_sidecar.wire.rendezvous_key import EPOCH_S, announce_key
 
 ANNOUNCE_INTERVAL_S = 15 * 60.0  # DHT nodes forget an announce after 30 minutes
-EAGER_INTERVAL_S = 10.0  # between look-ups while the topic has few neighbours ...
+FIRST_PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # after a join: the other side may have come a moment later
+EAGER_INTERVAL_S = 8.0  # between look-ups while the topic has few neighbours ...
 CALM_INTERVAL_S = 45.0  # ... and later: clusters that grew apart must merge within a minute
 CALM_NEIGHBORS = 3
 EPOCH_OVERLAP_S = 3600.0  # this close to a border both epochs count: clocks differ
@@ -51,6 +52,7 @@ class Announce:
     async def meet(self) -> AsyncIterator[SocketAddr]:
         """Announce and look up, again and again; yield every address that turns up, repeatedly."""
         announced: dict[Target, float] = {}
+        first_pauses = iter(FIRST_PAUSES_S)
         while True:
             now = anyio.current_time()
             keys = self._keys()
@@ -65,7 +67,10 @@ class Announce:
                 if due:
                     announced[key] = now - ANNOUNCE_INTERVAL_S * JITTER * self._rng.random()
             announced = {key: at for key, at in announced.items() if key in keys}
-            pause = CALM_INTERVAL_S if self._neighbors() >= CALM_NEIGHBORS else EAGER_INTERVAL_S
+            if self._neighbors() >= CALM_NEIGHBORS:
+                pause = CALM_INTERVAL_S
+            else:
+                pause = next(first_pauses, EAGER_INTERVAL_S)
             await anyio.sleep(pause * (1 + JITTER * (self._rng.random() - 0.5)))
 
     def _announce(self, key: Target, lookup: LookupId) -> AnnouncePeer:

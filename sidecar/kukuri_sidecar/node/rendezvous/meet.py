@@ -1,4 +1,4 @@
-"""From candidates to members: dials addresses that rendezvous found, and hands whoever answers to the topic."""
+"""From candidates to members: dials addresses that rendezvous found, hands whoever answers to the topic."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Meeting(Protocol):
 
 
 class Meet:
-    """Runs one topic's rendezvous; at most ``PARALLEL_DIALS`` strangers at once, each address now and then."""
+    """One topic's rendezvous; at most ``PARALLEL_DIALS`` strangers at once, each address now and then."""
 
     def __init__(
         self,
