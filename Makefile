@@ -67,6 +67,7 @@ bench-rpc: $(BINARY) ## [ARGS=--anchor]: start-up, memory, round trips and exit 
 
 sim: setup ## [NODES="100 1000"]: gossip simulations of the production core beside the Rust figures
 	PYTHONPATH=sidecar:tests $(PY) -m sim.gossip_report --nodes $(or $(NODES),100 1000)
+	@PYTHONPATH=sidecar:tests $(PY) -m sim.gossip_plots .cache/gossip.png
 
 .cache/iroh-wheels/.ready: tests/peers/iroh_wheels.lock $(VENV)/.ready
 	$(PY) tests/peers/fetch_iroh_wheels.py

@@ -105,7 +105,7 @@ peers_ = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)  # each one syncs
 @given(
     topics=st.lists(topics_, max_size=5, unique_by=lambda one: one.topic_id),
     peers=st.lists(peers_, max_size=5, unique_by=lambda one: one.endpoint_id),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gossip_script import TOPIC
 from kukuri_sidecar.proto.gossip.config import GossipConfig
-from kukuri_sidecar.proto.gossip.events import Delivered
+from kukuri_sidecar.proto.gossip.events import Delivered, Received
+from kukuri_sidecar.wire.gossip_messages import Join, Neighbor, Priority
 from sim.gossip_sim import GossipSim, SimNode
 
 QUIET_S = 180.0  # before the failure, as the spec's figures
@@ -37,6 +39,10 @@ class Tracker:
         got = self._sent[content][1]
         return (len(got & members) - 1) / (len(members) - 1)
 
+    def has(self, content: bytes, number: int) -> bool:
+        """Say whether one peer got ``content`` in time."""
+        return number in self._sent[content][1]
+
     def _delivered(self, node: SimNode, effect: Delivered) -> None:
         when, got = self._sent[effect.content]
         if self.sim.kernel.now <= when + COUNTED_FOR_S:
@@ -59,11 +65,12 @@ def mass_failure(
     config: GossipConfig | None = None,
     times: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 10.0, 30.0),
     notice_s: Callable[[], float] | None = None,
+    quiet_s: float = QUIET_S,
 ) -> Failure:
     """Kill a part of a settled swarm at once; neighbors notice after one latency unless told otherwise."""
     sim = GossipSim(count, seed, config)
     sim.bootstrap()
-    sim.run(QUIET_S)
+    sim.run(quiet_s)
     numbers = list(range(count))
     sim.rng.shuffle(numbers)
     sim.crash(numbers[: round(count * killed)], notice_s)
@@ -90,6 +97,7 @@ class Healing:
     healed_after_s: float | None  # None: not within the time given
     joins: int
     probes: int
+    delivery: tuple[tuple[float, float], ...]  # (seconds after the heal, part that heard what was sent then)
 
 
 def partition(
@@ -139,7 +147,13 @@ def partition(
         if whole:
             healed_after = whole[0] - start
             break
-    return Healing(before, healed_after, _sum(sim, "joins") - joined, _sum(sim, "probes") - probed)
+    return Healing(
+        before=before,
+        healed_after_s=healed_after,
+        joins=_sum(sim, "joins") - joined,
+        probes=_sum(sim, "probes") - probed,
+        delivery=tuple((at - start, tracker.ratio(content, everybody)) for at, content in sent),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,3 +211,44 @@ def churn(
 
 def _sum(sim: GossipSim, counter: str) -> int:
     return sum(getattr(sim.view(node.number).counters, counter) for node in sim.alive())
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """What a flood of joining strangers left of one peer's neighborhood."""
+
+    worst_honest: int  # honest neighbors in the worst second
+    mean_honest: float
+    delivery: float  # of honest messages to the peer under attack
+
+
+def join_flood(
+    count: int, strangers: int, seconds: float, seed: int, config: GossipConfig | None = None
+) -> Flood:
+    """Let ``strangers`` that forward nothing join one honest peer, twenty a second, each again and again."""
+    sim = GossipSim(count + strangers, seed, config)
+    honest = set(range(count))
+    for number in honest:
+        sim.join(number, [0] if number else [])
+    sim.run(10.0)
+    for node in sim.nodes[count:]:
+        node.is_alive = False  # it hears nothing; what it says is made up here
+    tracker = Tracker(sim)
+    target = sim.nodes[sim.rng.randrange(1, count)]
+    end = sim.kernel.now + seconds
+    attack_at = sim.kernel.now
+    counts, sent = [], []
+    while sim.kernel.now < end:
+        second = sim.kernel.now + 1.0
+        sent.append(tracker.publish(sim.rng.choice(sorted(honest - {target.number}))))
+        while attack_at < second:
+            sim.kernel.run_until(attack_at)
+            stranger = sim.nodes[count + sim.rng.randrange(strangers)]
+            message = sim.rng.choice([Join(None), Neighbor(Priority.HIGH, None)])
+            sim.handle(target, Received(stranger.id, TOPIC, message))
+            attack_at += 0.05
+        sim.kernel.run_until(second)
+        counts.append(sum(sim.number(peer) in honest for peer in sim.view(target.number).neighbors))
+    sim.run(COUNTED_FOR_S)
+    got = [tracker.has(content, target.number) for content in sent]
+    return Flood(min(counts), sum(counts) / len(counts), sum(got) / len(got))

@@ -146,6 +146,10 @@ class GossipSim:
 
     # --- looking -----------------------------------------------------------------------------------------
 
+    def number(self, peer: EndpointId) -> int:
+        """Return the number of a peer."""
+        return self._number[peer]
+
     def view(self, number: int) -> TopicView:
         """Return what a peer knows of the topic."""
         view = self.nodes[number].core.view(TOPIC)

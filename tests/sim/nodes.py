@@ -37,6 +37,7 @@ class Node:
     rng: Random
     config: Config = field(default_factory=Config)
     events: list[NodeEvent] = field(default_factory=list)
+    log: list[tuple[float, NodeEvent]] = field(default_factory=list)  # the same with their times
     clock_skew_ms: int = 0  # how far the wall clock is ahead
 
     def __post_init__(self) -> None:
@@ -47,7 +48,7 @@ class Node:
             alpn="/iroh-gossip/1",
             config=self.config,
             book=AddressBook(),
-            emit=self.events.append,
+            emit=self._emit,
             rng=self.rng,
             wall_ms=self.wall_ms,
         )
@@ -58,7 +59,7 @@ class Node:
             config=self.config,
             peers=self.peers,
             agenda=self.agenda,
-            emit=self.events.append,
+            emit=self._emit,
             rng=self.rng,
             wall_ms=self.wall_ms,
             bootstrap=(),
@@ -66,6 +67,10 @@ class Node:
         )
         swarm = self.topics.swarm
         self.peers.wire(self.endpoint, swarm.user_for, swarm.unreachable, self.topics.topics_of)
+
+    def _emit(self, event: NodeEvent) -> None:
+        self.events.append(event)
+        self.log.append((anyio.current_time(), event))
 
     def wall_ms(self) -> int:
         return 1_700_000_000_000 + round(anyio.current_time() * 1000) + self.clock_skew_ms

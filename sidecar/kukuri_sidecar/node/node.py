@@ -50,6 +50,7 @@ from kukuri_sidecar.wire.ticket import encode_ticket, parse_peer
 
 CONFIG_FILE = "config.json"
 WATCH_INTERVAL_S = 5.0  # how often interfaces are looked at; a look costs half a millisecond
+MIN_STREAMS = 128  # trust.md M2: that a peer may open towards us
 CLOSE_GRACE_S = 0.5  # for the close frames of a shutdown
 
 
@@ -235,7 +236,7 @@ class Node:
                 for text in self.config.bootstrap_peers:
                     hint = parse_peer(text)
                     self.peers.learn(hint, "bootstrap")
-                    self.peers.want(hint.endpoint_id)
+                    self.peers.want(hint.endpoint_id, for_host=True)
                 for topic in self._remembered:
                     await self.topics.restore(topic)
                 if self._keeper:
@@ -306,6 +307,9 @@ class Node:
             self.topics.set_own_data(
                 encode_peer_data(None, [address for address, _ in info.addresses], self._extension)
             )
+            if self._shown is not None:
+                self.peers.network_changed()
+                self.topics.network_changed()
         self._shown = info
         self._emit(NodeChanged(info))
 
@@ -332,6 +336,7 @@ def _quic_config(config: Config) -> QuicConfig:
             dead_after_s=connect.dead_after_ms / 1000,
             keep_alive_s=connect.keepalive_interval_ms / 1000,
             max_stream_backlog_bytes=MAX_STREAM_BACKLOG_BYTES,
+            streams_uni=max(MIN_STREAMS, 2 * config.limits.topics),  # a topic ends its stream for another one
         ),
     )
 

@@ -10,6 +10,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from kukuri_sidecar.errors import (
+    Cancelled,
     DialTimeout,
     DnsFailure,
     InvalidPeer,
@@ -21,7 +22,7 @@ from kukuri_sidecar.errors import (
 )
 from kukuri_sidecar.net.clock import Instants, WallMs
 from kukuri_sidecar.net.hosts import resolve_host
-from kukuri_sidecar.net.quic import Connection, ConnectionLost, ConnectionUser, QuicEndpoint
+from kukuri_sidecar.net.quic import Connection, ConnectionLost, ConnectionUser, LossKind, QuicEndpoint
 from kukuri_sidecar.node.address_book import AddressBook
 from kukuri_sidecar.node.config import Config
 from kukuri_sidecar.node.events import Emit, PeerChanged, PeerState
@@ -67,13 +68,21 @@ class PeerInfo:
 
 
 @dataclass
+class _Dial:
+    done: anyio.Event = field(default_factory=anyio.Event)  # it ended, or the peer came to us meanwhile
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    is_given_up: bool = False
+
+
+@dataclass
 class _Peer:
     connections: list[Connection] = field(default_factory=list)  # the newest last: it is the one to send on
-    dial_done: anyio.Event | None = None  # present while a dial is under way
+    dial: _Dial | None = None  # present while one is under way
     failures: int = 0
     retry_at: float = -inf  # monotonic seconds
     last_error: SidecarError | None = None
     connected_ms: int | None = None
+    is_for_host: bool = False  # the host wants it; otherwise topics do, which may lose interest
     is_forgotten: bool = False  # dropped as soon as nothing is under way any more
     capabilities: Capability | None = None  # None: a plain node, as far as we know
 
@@ -134,18 +143,35 @@ class Peers:
         peer = self._peers.get(endpoint_id)
         return peer.connections[-1] if peer and peer.connections else None
 
-    def want(self, endpoint_id: EndpointId) -> bool:
+    def want(self, endpoint_id: EndpointId, *, for_host: bool = False) -> bool:
         """Start a dial unless one runs or the peer is in its back-off; say whether an outcome will follow.
 
         The outcome is a call of ``user_for`` or of ``unreachable``, never before this method has returned.
         """
         peer = self._record(endpoint_id)
-        if peer.connections or peer.dial_done:
+        peer.is_for_host = peer.is_for_host or for_host
+        if peer.connections or peer.dial:
             return True
         if self._dials is None or endpoint_id == self.own_id or anyio.current_time() < peer.retry_at:
             return False
         self._start_dial(endpoint_id, peer)
         return True
+
+    @property
+    def dialled_for_topics(self) -> tuple[EndpointId, ...]:
+        """Everybody whom we dialled or are dialling although the host has not asked for it."""
+        return tuple(
+            endpoint_id
+            for endpoint_id, peer in self._peers.items()
+            if not peer.is_for_host and (peer.dial or any(not c.inbound for c in peer.connections))
+        )
+
+    def give_up(self, endpoint_id: EndpointId) -> None:
+        """End a dial that nobody wants any more."""
+        peer = self._peers.get(endpoint_id)
+        if peer and peer.dial:
+            peer.dial.is_given_up = True
+            peer.dial.scope.cancel()
 
     def retry_at(self, endpoint_id: EndpointId) -> float:
         """Return the monotonic time before which ``want`` refuses; -inf when it would dial at once."""
@@ -176,30 +202,37 @@ class Peers:
         peer = self._peers.get(hint.endpoint_id)
         if fresh and peer:
             peer.retry_at = -inf
-            if peer.dial_done and self._dials:
+            if peer.dial and self._dials:
                 self._dials.start_soon(self._widen_dial, hint.endpoint_id, fresh)
         return bool(fresh)
+
+    def network_changed(self) -> None:
+        """Our addresses changed: every back-off was about another network."""
+        for peer in self._peers.values():
+            peer.failures = 0
+            peer.retry_at = -inf
 
     # --- what the host asks ----------------------------------------------------------------------------
 
     async def connect(self, hint: PeerHint, timeout_s: float) -> ConnectedPeer:
         """Dial the peer now, or return the live connection.
 
-        Raises InvalidPeer for ourselves, and every error of ``QuicEndpoint.dial``. Dials are shared: when
-        this caller gives up, others still get the result.
+        Raises InvalidPeer for ourselves, Cancelled after ``disconnect``, and every error of
+        ``QuicEndpoint.dial``. Dials are shared: when this caller gives up, others still get the result.
         """
         endpoint_id = hint.endpoint_id
         if endpoint_id == self.own_id:
             raise InvalidPeer("this is our own endpoint id", segment="endpoint_id", reason="own id")
         self.learn(hint, "ticket")
         peer = self._record(endpoint_id)
+        peer.is_for_host = True
         if not peer.connections:
+            dial = peer.dial or self._start_dial(endpoint_id, peer)
             with anyio.move_on_after(timeout_s) as waiting:
-                if peer.dial_done is None:
-                    self._start_dial(endpoint_id, peer)
-                assert peer.dial_done is not None  # noqa: S101 - set by _start_dial
-                await peer.dial_done.wait()
+                await dial.done.wait()
             if not peer.connections:
+                if dial.is_given_up:
+                    raise Cancelled("disconnected meanwhile")
                 if waiting.cancelled_caught or peer.last_error is None:
                     tried = [str(host) for host in self._book.hosts(endpoint_id)]
                     raise DialTimeout("no address answered in time", tried=tried)
@@ -231,10 +264,16 @@ class Peers:
         return None
 
     async def disconnect(self, endpoint_id: EndpointId, *, forget: bool) -> bool:
-        """Close the peer's connections; say whether there were any. UnknownPeer when never heard of."""
+        """Close the peer's connections; say whether there were any. UnknownPeer when never heard of.
+
+        A dial that is under way ends as well.
+        """
         peer = self._peers.get(endpoint_id)
         if peer is None and endpoint_id not in self._book:
             raise UnknownPeer("this endpoint id was never heard of")
+        self.give_up(endpoint_id)
+        if peer:
+            peer.is_for_host = False
         connections = list(peer.connections) if peer else []
         for connection in connections:
             connection.close(0, "disconnected by the application")
@@ -272,6 +311,10 @@ class Peers:
         if origin:
             self._book.learn(endpoint_id, [connection.address], origin)
         self._book.prove(endpoint_id, connection.address, self._wall_ms())
+        if peer.dial and connection.inbound:
+            peer.dial.done.set()
+            if endpoint_id < self.own_id:  # node.links: the other one would lose
+                peer.dial.scope.cancel()
         first = not peer.connections
         peer.connections.append(connection)
         peer.last_error = None
@@ -300,24 +343,31 @@ class Peers:
 
     # --- dialling --------------------------------------------------------------------------------------
 
-    def _start_dial(self, endpoint_id: EndpointId, peer: _Peer) -> None:
+    def _start_dial(self, endpoint_id: EndpointId, peer: _Peer) -> _Dial:
         assert self._dials is not None  # noqa: S101 - run() comes first
-        peer.dial_done = anyio.Event()
-        self._dials.start_soon(self._dial, endpoint_id, peer)
+        peer.dial = dial = _Dial()
+        self._dials.start_soon(self._dial, endpoint_id, peer, dial)
+        return dial
 
-    async def _dial(self, endpoint_id: EndpointId, peer: _Peer) -> None:
-        done = peer.dial_done
-        assert done is not None  # noqa: S101 - set by _start_dial
+    async def _dial(self, endpoint_id: EndpointId, peer: _Peer, dial: _Dial) -> None:
         failure: SidecarError | None = None
         try:
-            await self._try_to_dial(endpoint_id)
+            with dial.scope:
+                connection = await self._try_to_dial(endpoint_id)
+                if dial.is_given_up:  # it came through in the very moment
+                    connection.close(0, "dial cancelled")
         except SidecarError as exc:
             failure = exc
         finally:
-            peer.dial_done = None
-            done.set()
-        if failure is None or peer.connections:  # they may have dialled us meanwhile
+            peer.dial = None
+            dial.done.set()
+        if peer.connections:  # they may have dialled us meanwhile
             peer.failures = 0
+            return
+        if failure is None:  # cancelled, or the connection is over already
+            if dial.scope.cancelled_caught:
+                self._announce(endpoint_id, PeerState.DISCONNECTED, LossKind.LOCAL, None)
+            self._drop_forgotten(endpoint_id, peer)
             return
         peer.failures += 1
         peer.last_error = failure
@@ -332,7 +382,7 @@ class Peers:
         self._unreachable(endpoint_id, failure)
         self._drop_forgotten(endpoint_id, peer)
 
-    async def _try_to_dial(self, endpoint_id: EndpointId) -> None:
+    async def _try_to_dial(self, endpoint_id: EndpointId) -> Connection:
         assert self._endpoint is not None and self._slots is not None  # noqa: S101, PT018 - run() comes first
         async with self._slots:
             hosts = self._book.hosts(endpoint_id)
@@ -352,7 +402,7 @@ class Peers:
                     "no host name of this peer resolves", source_errors={"dns": DnsFailure.kind}
                 )
             try:
-                await self._endpoint.dial(
+                return await self._endpoint.dial(
                     endpoint_id,
                     addresses[:MAX_DIAL_ADDRESSES],
                     self._alpn,
@@ -379,12 +429,12 @@ class Peers:
         return peer
 
     def _drop_forgotten(self, endpoint_id: EndpointId, peer: _Peer) -> None:
-        if peer.is_forgotten and not peer.connections and not peer.dial_done:
+        if peer.is_forgotten and not peer.connections and not peer.dial:
             self._peers.pop(endpoint_id, None)
 
     def _drop_idle_record(self) -> None:
         for endpoint_id, peer in self._peers.items():
-            if not peer.connections and peer.dial_done is None:
+            if not peer.connections and not peer.dial:
                 del self._peers[endpoint_id]
                 return
 
@@ -401,7 +451,7 @@ class Peers:
         if connection:
             state = PeerState.CONNECTED
         else:
-            state = PeerState.CONNECTING if peer.dial_done else PeerState.DISCONNECTED
+            state = PeerState.CONNECTING if peer.dial else PeerState.DISCONNECTED
         now = anyio.current_time()
         waits = peer.retry_at > now and not connection
         return PeerInfo(

@@ -52,6 +52,7 @@ from kukuri_sidecar.proto.gossip.events import (
     Broadcast,
     Delivered,
     JoinTopic,
+    NetworkChanged,
     PeersDiscovered,
     QuitTopic,
     SetOwnData,
@@ -267,8 +268,9 @@ class Topics:
         name = message_id(content)
         if topic.join.neighbors:
             self._send_queue(topic, now)  # what waited goes first
-            receipt = self._receipts.open(topic_id, name) if confirm else None
-            self._broadcast(topic, name, content, neighbors_only=neighbors_only, receipt=receipt)
+            if confirm:
+                self._receipts.open(topic_id, name)
+            self._broadcast(topic, name, content, neighbors_only=neighbors_only)
             return Published(name, "accepted", len(takers))
         wait_s = min(queue_ttl_s, MAX_WAIT_S) if is_signed else queue_ttl_s
         topic.queue.add(QueuedMessage(name, content, neighbors_only, now + wait_s))
@@ -287,6 +289,14 @@ class Topics:
     def set_own_data(self, data: bytes) -> None:
         """Tell the swarm where we are, from the next Join, Neighbor or Shuffle on."""
         self.swarm.handle(SetOwnData(data))
+
+    def network_changed(self) -> None:
+        """Our addresses changed or we woke up: look for neighbours and for lost parts of every topic now."""
+        now = anyio.current_time()
+        self.swarm.handle(NetworkChanged())
+        for topic in self._topics.values():
+            topic.join.network_changed(now)
+            self._supervise(topic, now)
 
     @property
     def queued_messages(self) -> tuple[int, ...]:
@@ -327,6 +337,10 @@ class Topics:
         topic = self._topics.get(topic_id)
         return topic.max_message_bytes if topic else None
 
+    def receipts(self, topic_id: TopicId, message_id: MessageId) -> Sequence[Receipt]:
+        """Return what counts the acknowledgements of a message that is about to be sent."""
+        return self._receipts.of(topic_id, message_id)
+
     def neighbor_up(self, topic_id: TopicId, peer: EndpointId) -> None:
         """Show the neighbour and send what waited for it."""
         topic = self._topics.get(topic_id)
@@ -350,6 +364,8 @@ class Topics:
             return
         now = anyio.current_time()
         topic.join.neighbor_down(peer, now)
+        if not topic.join.neighbors:
+            topic.join.add(self.swarm.passive_view(topic_id), now)
         self._show(topic, now, reason)
         self._book_attempt(topic)
 
@@ -441,14 +457,18 @@ class Topics:
         return topic
 
     def _leave(self, topic: _Topic) -> None:
-        self.swarm.handle(QuitTopic(topic.topic_id))
         del self._topics[topic.topic_id]
         if self._rendezvous:
             self._rendezvous.stop(topic.topic_id)
+        self.swarm.handle(QuitTopic(topic.topic_id))
         self._agenda.cancel(("attempt", topic.topic_id))
         self._agenda.cancel(("send queue", topic.topic_id))
         topic.queue.fail_all()
         self._emit(TopicChanged(topic.topic_id, TopicState.LEFT, 0, None, None))
+        candidates = {peer for other in self._topics.values() for peer in other.join.candidates}
+        for peer in self._peers.dialled_for_topics:
+            if peer not in candidates and not self.swarm.needs(peer):
+                self.swarm.let_go(peer)
 
     def _supervise(self, topic: _Topic, now: float) -> None:
         """Let the join supervisor act if its time has come, and book its next deadline."""
@@ -490,20 +510,14 @@ class Topics:
         for rate in rates:
             rate.take(now)
 
-    def _broadcast(
-        self, topic: _Topic, name: MessageId, content: bytes, *, neighbors_only: bool, receipt: Receipt | None
-    ) -> None:
+    def _broadcast(self, topic: _Topic, name: MessageId, content: bytes, *, neighbors_only: bool) -> None:
         topic.messages_out += 1
-        named = (name, receipt) if receipt else None
-        self.swarm.handle(Broadcast(topic.topic_id, content, name, neighbors_only), named)
+        self.swarm.handle(Broadcast(topic.topic_id, content, name, neighbors_only))
 
     def _send_queue(self, topic: _Topic, now: float) -> None:
         for message in topic.queue.take_all(now):
-            name = message.message_id
-            receipt = self._receipts.open(topic.topic_id, name, promised=True)
-            self._broadcast(
-                topic, name, message.content, neighbors_only=message.neighbors_only, receipt=receipt
-            )
+            self._receipts.open(topic.topic_id, message.message_id, promised=True)
+            self._broadcast(topic, message.message_id, message.content, neighbors_only=message.neighbors_only)
 
     # --- small helpers ---------------------------------------------------------------------------------
 

@@ -261,6 +261,7 @@ def topic_publish(call: Call, params: api.TopicPublishParams) -> api.TopicPublis
     means waiting for the first one, without durability. Sending to several topics is a batch.
 
     In `signed` mode it takes 50 messages a second, 100 at once, over all topics: receivers refuse more.
+    While every neighbour is behind with reading, `rate_limited` says when to try again.
     """
     published = call.server.node.topics.publish(
         _topic_id(params.topic_id, "topic_id"),

@@ -22,6 +22,7 @@ from kukuri_sidecar.proto.gossip.events import (
     Send,
 )
 from kukuri_sidecar.proto.gossip.limits import Buckets, PeerPolicy, TopicCounters
+from kukuri_sidecar.proto.gossip.networks import network_of
 from kukuri_sidecar.wire.gossip_messages import (
     Disconnect,
     ForwardJoin,
@@ -419,9 +420,13 @@ class HyParView:
         return True
 
     def _pick_victim(self) -> EndpointId | None:
-        """Return a random neighbor without protection (trust E1); one slot is always open."""
-        protected = [p for p in self.active if p in self._policy.pinned]
-        protected += [p for p in self.chosen if p not in self._policy.pinned][: self._config.protected_chosen]
+        """Return a random neighbor without protection (trust E1); one slot is always open.
+
+        Protected are pinned peers and two others, rather those that we asked ourselves, then the oldest.
+        """
+        pinned = [p for p in self.active if p in self._policy.pinned]
+        others = [p for p in (*self.chosen, *self.active) if p not in self._policy.pinned]
+        protected = pinned + list(dict.fromkeys(others))[: self._config.protected]
         protected = protected[: self._config.active_view - 1]
         return pick(self._rng, [p for p in self.active if p not in protected])
 
@@ -457,11 +462,20 @@ class HyParView:
                 told = [p for p, teller in self.passive.items() if teller == source]
                 if len(told) >= self._config.max_passive_per_source:
                     self._evict_passive(told)
+            self._make_room_in_network(network_of(data) if data else None)
             if len(self.passive) >= self._config.passive_view:
                 self._evict_passive(list(self.passive))
             self.passive[peer] = source
             self._reserve.pop(peer, None)
         self._learn(peer, data, out)
+
+    def _make_room_in_network(self, network: str | None) -> None:
+        """Let nobody fill the view with addresses of one network (trust E1); local ones are exempt."""
+        if network is None:
+            return
+        near = [p for p in self.passive if (data := self._peer_data.get(p)) and network_of(data) == network]
+        if len(near) >= self._config.max_passive_per_network:
+            self._evict_passive(near)
 
     def _evict_passive(self, among: list[EndpointId]) -> None:
         victim = pick(self._rng, among)
