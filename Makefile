@@ -22,13 +22,13 @@ $(VENV)/.ready: requirements.lock
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --prefer-binary -r requirements.lock
 	@touch $@
 
-demo: $(BINARY) ## three sidecars on this machine meet in a topic and talk, live
+demo: $(BINARY) ## three sidecars on this machine meet by a topic's name and talk, live
 	@build/need.sh node
 	@node host-example/node/demo.mjs
 
-chat: $(BINARY) ## TOPIC=name [TICKET=...]: talk in a topic from the terminal
+chat: $(BINARY) ## TOPIC=name [TICKET=...] [DHT=host:port]: talk in a topic from the terminal
 	@build/need.sh node
-	@node host-example/node/chat.mjs "$(TOPIC)" $(TICKET)
+	@node host-example/node/chat.mjs "$(TOPIC)" $(TICKET) $(addprefix --dht=,$(DHT))
 
 test: setup $(BINARY) .cache/iroh-wheels/.ready ## all tests that need no Rust
 	@build/need.sh node
