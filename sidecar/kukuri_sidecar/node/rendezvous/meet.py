@@ -15,6 +15,7 @@ from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
 MAX_REMEMBERED = 512  # addresses per topic; a DHT answer may hold hundreds of false ones
 ASK_AGAIN_S = 300.0  # an address that did not help is left alone so long
+MAX_WAITING = 64  # more than can be dialled until the next look-up finds them again
 PARALLEL_DIALS = 4  # per topic; the pool has a limit of its own over all
 
 
@@ -45,7 +46,8 @@ class Meet:
         self._own_addresses = own_addresses
         self._emit = emit
         self._asked: dict[SocketAddr, float] = {}  # address -> when it may be asked again
-        self._slots = anyio.Semaphore(PARALLEL_DIALS)
+        self._waiting: dict[SocketAddr, None] = {}
+        self._dialling = 0
 
     async def run(self, candidates: AsyncIterator[SocketAddr]) -> None:
         """Dial every candidate that is worth it, until cancelled."""
@@ -53,11 +55,15 @@ class Meet:
             async for address in candidates:
                 if self._is_worth_a_dial(address):
                     self._emit(CandidateFound(self._topic_id, address))
-                    await self._slots.acquire()
-                    tasks.start_soon(self._dial, address)
+                    self._waiting[address] = None
+                    if self._dialling < PARALLEL_DIALS:
+                        self._dialling += 1
+                        tasks.start_soon(self._dial_waiting)
 
     def _is_worth_a_dial(self, address: SocketAddr) -> bool:
         now = anyio.current_time()
+        if len(self._waiting) >= MAX_WAITING:
+            return False
         if address in self._own_addresses() or now < self._asked.get(address, now):
             return False
         connected = self._peers.peer_at(address)
@@ -69,11 +75,19 @@ class Meet:
         self._asked[address] = now + ASK_AGAIN_S
         return True
 
+    async def _dial_waiting(self) -> None:
+        """Dial one after the other; the search for more, and the announcing, must not wait for the dead."""
+        try:
+            while self._waiting:
+                address = next(iter(self._waiting))
+                del self._waiting[address]
+                await self._dial(address)
+        finally:
+            self._dialling -= 1
+
     async def _dial(self, address: SocketAddr) -> None:
         try:
             peer = await self._peers.meet(address)
         except SidecarError:
             return  # nobody there, or nobody of ours: most announces of a public DHT are stale
-        finally:
-            self._slots.release()
         self._topics.met(self._topic_id, peer)

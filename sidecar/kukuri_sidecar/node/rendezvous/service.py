@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import aclosing
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
+from anyio.lowlevel import checkpoint
 
 from kukuri_sidecar.net.clock import WallMs
 from kukuri_sidecar.node.dht import Dht
@@ -47,8 +49,8 @@ class Rendezvous:
         """Own the searches until cancelled; those asked for before begin now."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            for topic_id, (secret, topics, neighbors) in self._wanted.items():
-                tasks.start_soon(self._search, topic_id, secret, topics, neighbors)
+            for topic_id in self._wanted:
+                self._begin(topic_id)
             task_status.started()
             await anyio.sleep_forever()
 
@@ -59,8 +61,7 @@ class Rendezvous:
         if self._dht is None:
             return False
         self._wanted[topic_id] = (secret, topics, neighbors)
-        if self._tasks and topic_id not in self._running:
-            self._tasks.start_soon(self._search, topic_id, secret, topics, neighbors)
+        self._begin(topic_id)
         return True
 
     def stop(self, topic_id: TopicId) -> None:
@@ -69,12 +70,23 @@ class Rendezvous:
         if scope := self._running.pop(topic_id, None):
             scope.cancel()
 
+    def _begin(self, topic_id: TopicId) -> None:
+        """Start the search unless it runs; it can be stopped from now on, not from its first step on."""
+        if self._tasks and topic_id not in self._running:
+            scope = self._running[topic_id] = anyio.CancelScope()
+            self._tasks.start_soon(self._search, topic_id, *self._wanted[topic_id], scope)
+
     async def _search(
-        self, topic_id: TopicId, secret: bytes | None, topics: Meeting, neighbors: Callable[[], int]
+        self,
+        topic_id: TopicId,
+        secret: bytes | None,
+        topics: Meeting,
+        neighbors: Callable[[], int],
+        scope: anyio.CancelScope,
     ) -> None:
         assert self._dht is not None  # noqa: S101 - checked by start
-        with anyio.CancelScope() as scope:
-            self._running[topic_id] = scope
+        with scope:
+            await checkpoint()  # ends here when the topic was left meanwhile
             announce = Announce(
                 self._dht,
                 topic_id,
@@ -85,4 +97,5 @@ class Rendezvous:
                 wall_ms=self._wall_ms,
             )
             meet = Meet(topic_id, self._peers, topics, self._own_addresses, self._emit)
-            await meet.run(announce.meet())
+            async with aclosing(announce.meet()) as candidates:  # a look-up under way ends with the search
+                await meet.run(candidates)
