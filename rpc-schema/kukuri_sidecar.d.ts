@@ -735,7 +735,7 @@ export interface TopicPublishParams {
   scope?: "neighbors" | "swarm";
   /** Without neighbours: fail, or wait for the first one. Default: "error". */
   if_isolated?: "error" | "queue";
-  /** How long a queued message waits. Default: 30000. */
+  /** How long a queued message waits; a signed one 90 s at most, as signatures expire. Default: 30000. */
   queue_ttl_ms?: number;
   /** A `topic.published` event follows. Default: false. */
   confirm?: boolean;

@@ -55,8 +55,8 @@ class Queue:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def add(self, message: QueuedMessage) -> None:
-        """Keep the message; LimitReached when ``MAX_QUEUED_MESSAGES`` wait already."""
+    def require_room(self) -> None:
+        """Raise LimitReached when ``MAX_QUEUED_MESSAGES`` wait already."""
         if len(self._messages) >= MAX_QUEUED_MESSAGES:
             raise LimitReached(
                 "as many messages as allowed wait for the first neighbour",
@@ -64,6 +64,10 @@ class Queue:
                 max=MAX_QUEUED_MESSAGES,
                 retry_at_ms=None,
             )
+
+    def add(self, message: QueuedMessage) -> None:
+        """Keep the message; LimitReached as ``require_room``."""
+        self.require_room()
         self._messages.append(message)
         self._arm()
 
@@ -113,18 +117,23 @@ class Receipts:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, topic_id: TopicId, message_id: MessageId, *, promised: bool = False) -> Receipt:
-        """Begin to count for a message. LimitReached when ``MAX_OPEN_RECEIPTS`` are awaited already.
-
-        ``promised``: the message comes from a queue, which has a bound of its own, and was accepted long ago.
-        """
-        if len(self._open) >= MAX_OPEN_RECEIPTS and not promised:
+    def require_room(self) -> None:
+        """Raise LimitReached when ``MAX_OPEN_RECEIPTS`` are awaited already."""
+        if len(self._open) >= MAX_OPEN_RECEIPTS:
             raise LimitReached(
                 "as many confirmations as allowed are awaited",
                 limit="open_receipts",
                 max=MAX_OPEN_RECEIPTS,
                 retry_at_ms=None,
             )
+
+    def open(self, topic_id: TopicId, message_id: MessageId, *, promised: bool = False) -> Receipt:
+        """Begin to count for a message; LimitReached as ``require_room``.
+
+        ``promised``: the message comes from a queue, which has a bound of its own, and was accepted long ago.
+        """
+        if not promised:
+            self.require_room()
         receipt = Receipt(self._on_ack)
         self._open[receipt] = (topic_id, message_id)
         deadline = anyio.current_time() + RECEIPT_TIMEOUT_S

@@ -21,7 +21,15 @@ from kukuri_sidecar.errors import (
 from kukuri_sidecar.net.clock import Instants, WallMs
 from kukuri_sidecar.node.agenda import Agenda
 from kukuri_sidecar.node.config import Config
-from kukuri_sidecar.node.envelopes import Envelopes, Mode, Opened, overhead_bytes
+from kukuri_sidecar.node.envelopes import (
+    AUTHOR_PER_S,
+    MAX_WAIT_S,
+    OWN_BURST,
+    Envelopes,
+    Mode,
+    Opened,
+    overhead_bytes,
+)
 from kukuri_sidecar.node.events import (
     Emit,
     NeighborDown,
@@ -173,6 +181,7 @@ class Topics:
         self._topics: dict[TopicId, _Topic] = {}
         self._receipts = Receipts(agenda, emit)
         self._publish_rate = TokenBucket(config.limits.publish_per_s, 2.0 * config.limits.publish_per_s)
+        self._sign_rate = TokenBucket(AUTHOR_PER_S, OWN_BURST)  # over all signed topics, as receivers count
 
     # --- the host's requests ---------------------------------------------------------------------------
 
@@ -237,6 +246,7 @@ class Topics:
         """
         topic = self._require(topic_id)
         now = anyio.current_time()
+        is_signed = topic.mode is Mode.SIGNED
         self._check_size(topic, payload)
         if not topic.join.neighbors and not queue:
             raise NoNeighbors(
@@ -245,16 +255,23 @@ class Topics:
                 next_attempt_at_ms=self._instant_ms(topic.join.next_attempt, now),
             )
         takers = [peer for peer in topic.join.neighbors if not self.swarm.is_behind(peer)]
-        if topic.join.neighbors and not takers:
+        if not topic.join.neighbors:
+            topic.queue.require_room()
+        elif not takers:
             raise RateLimited("every neighbour is behind", retry_after_ms=BEHIND_RETRY_MS)
-        self._check_rate(now)
-        content = self._envelopes.seal(topic_id, payload) if topic.mode is Mode.SIGNED else payload
+        elif confirm:
+            self._receipts.require_room()
+        self._check_rate(is_signed, now)
+        # From here on nothing is refused: a number that is taken is sent, receivers see no gap.
+        content = self._envelopes.seal(topic_id, payload) if is_signed else payload
         name = message_id(content)
-        if takers:
+        if topic.join.neighbors:
+            self._send_queue(topic, now)  # what waited goes first
             receipt = self._receipts.open(topic_id, name) if confirm else None
             self._broadcast(topic, name, content, neighbors_only=neighbors_only, receipt=receipt)
             return Published(name, "accepted", len(takers))
-        topic.queue.add(QueuedMessage(name, content, neighbors_only, now + queue_ttl_s))
+        wait_s = min(queue_ttl_s, MAX_WAIT_S) if is_signed else queue_ttl_s
+        topic.queue.add(QueuedMessage(name, content, neighbors_only, now + wait_s))
         return Published(name, "queued", 0)
 
     def list(self, topic_ids: Sequence[TopicId] | None) -> list[TopicInfo]:
@@ -366,7 +383,7 @@ class Topics:
             self._opened = opened
             return True
         topic.invalid += 1
-        if topic.invalid % INVALID_EVENT_EVERY == 1:
+        if topic.invalid == 1 or topic.invalid % INVALID_EVENT_EVERY == 0:
             self._emit(TopicInvalid(topic_id, topic.invalid, str(opened), sender))
         return False
 
@@ -464,10 +481,14 @@ class Topics:
                 f"payload of {len(payload)} bytes, at most {limit} allowed", limit=limit, size=len(payload)
             )
 
-    def _check_rate(self, now: float) -> None:
-        if not self._publish_rate.take(now):
-            wait_ms = round(self._publish_rate.wait_s(now) * 1000) + 1
+    def _check_rate(self, is_signed: bool, now: float) -> None:
+        rates = (self._publish_rate, self._sign_rate) if is_signed else (self._publish_rate,)
+        wait_s = max(rate.wait_s(now) for rate in rates)
+        if wait_s:
+            wait_ms = round(wait_s * 1000) + 1
             raise RateLimited("too many messages per second", retry_after_ms=wait_ms)
+        for rate in rates:
+            rate.take(now)
 
     def _broadcast(
         self, topic: _Topic, name: MessageId, content: bytes, *, neighbors_only: bool, receipt: Receipt | None

@@ -436,7 +436,12 @@ class TopicPublishParams(Params):
         Literal["error", "queue"], Meta(description="Without neighbours: fail, or wait for the first one.")
     ] = "error"
     queue_ttl_ms: Annotated[
-        int, Meta(ge=0, le=MAX_TIMEOUT_MS, description="How long a queued message waits.")
+        int,
+        Meta(
+            ge=0,
+            le=MAX_TIMEOUT_MS,
+            description="How long a queued message waits; a signed one 90 s at most, as signatures expire.",
+        ),
     ] = 30_000
     confirm: Annotated[bool, Meta(description="A `topic.published` event follows.")] = False
 

@@ -308,6 +308,8 @@ def topic_publish(call: Call, params: api.TopicPublishParams) -> api.TopicPublis
 
     The result promises only what it says: `accepted` means handed to `neighbors` > 0 neighbours, `queued`
     means waiting for the first one, without durability. Sending to several topics is a batch.
+
+    In `signed` mode it takes 50 messages a second, 100 at once, over all topics: receivers refuse more.
     """
     published = call.server.node.topics.publish(
         _topic_id(params.topic_id, "topic_id"),

@@ -42,6 +42,7 @@ class MembershipConfig:
     max_peer_data_bytes: int = 1_024  # larger is treated as unknown; ours are 256, upstream sets no limit
     max_own_data_bytes: int = 256  # gossip-wire §1: a Shuffle carries 8 of them
     max_nodes_per_message: int = 16  # of a Shuffle; upstream sends 8
+    max_reserve: int = 128  # peers that fell out of the passive view: what is left after a mass failure
     max_passive_per_source: int = 8  # trust E1: nobody fills our passive view alone
     joins_per_peer_s: float = 0.1  # trust E1: 1 per 10 s ...
     joins_burst: int = 3  # ... after a crash loop's worth: a restarted peer must get in again at once
@@ -123,6 +124,7 @@ UPSTREAM = GossipConfig(
         first_refill_s=float("inf"),
         answers_stay_pending=True,
         protected_chosen=0,
+        max_reserve=0,
         max_pending=1_000,
         max_passive_per_source=30,
         high_requests_burst=1_000,
