@@ -79,9 +79,14 @@ def worth_a_dial(addresses: Iterable[SocketAddr], own: Iterable[SocketAddr]) -> 
     kept = (
         address
         for address in dict.fromkeys(addresses)
-        if address.port and (ipaddress.ip_address(address.host).is_global or _network(address.host) in ours)
+        if address.port and (_is_public(address.host) or _network(address.host) in ours)
     )
     return tuple(address for address, _ in zip(kept, range(MAX_ADDRESSES), strict=False))
+
+
+def _is_public(host: str) -> bool:
+    ip = ipaddress.ip_address(host)
+    return ip.is_global and not ip.is_multicast
 
 
 def _network(host: str) -> str:
