@@ -19,6 +19,7 @@ from kukuri_sidecar.node.envelopes import Mode
 from kukuri_sidecar.node.profile import Profile
 from kukuri_sidecar.wire.addr import HostPort
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
+from kukuri_sidecar.wire.mutable_item import MAX_SEQ
 
 TOPICS_FILE = "topics.json"
 PEERS_FILE = "peers.json"
@@ -76,7 +77,7 @@ class RememberedRecord(Struct, frozen=True):
     """The timestamp (Unix microseconds) of the newest record that was seen of an endpoint."""
 
     endpoint_id: str
-    timestamp_us: Annotated[int, Meta(ge=0, lt=1 << 63)]
+    timestamp_us: Annotated[int, Meta(ge=0, le=MAX_SEQ)]
 
     @property
     def id(self) -> EndpointId:
