@@ -1,4 +1,7 @@
-"""Endpoint records between real iroh 1.x and us, through a DHT of our nodes: an endpoint id is enough."""
+"""Endpoint records between real iroh 1.x and us: an endpoint id is enough.
+
+Through a DHT of our nodes, and through one of libtorrent nodes.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
+from interop.libtorrent_network import libtorrent_network
 from kukuri_sidecar.wire.keys import SecretKey
 from peers.peer import PeerError, RustPeer, rust_peer
 from peers.sidecar import RpcError, Sidecar, node
@@ -47,6 +51,17 @@ async def nodes() -> AsyncIterator[list[str]]:
         yield nodes
 
 
+@pytest.fixture(params=["our_nodes", "libtorrent"])
+async def any_nodes(request: pytest.FixtureRequest) -> AsyncIterator[list[str]]:
+    """One kind of network after the other; in the second nobody of ours keeps anything."""
+    if request.param == "our_nodes":
+        async with network() as nodes:
+            yield nodes
+    else:
+        with libtorrent_network() as nodes:
+            yield nodes
+
+
 async def published(host: Sidecar) -> None:
     """Wait until the sidecar's own schedule has put its record into the DHT."""
     await host.wait("discovery.published", sink="dht", ok=True, timeout_s=20)
@@ -74,16 +89,16 @@ async def connected(host: Sidecar, peer: str, within_s: float = 20.0) -> dict[st
                 await anyio.sleep(PATIENCE_S)
 
 
-async def test_rust_finds_and_dials_a_sidecar_by_its_id_alone(nodes: list[str]) -> None:
+async def test_rust_finds_and_dials_a_sidecar_by_its_id_alone(any_nodes: list[str]) -> None:
     """What `dns`, `relay` or tickets would tell the Rust node is all switched off: only the DHT is left."""
-    async with node(config=dht(nodes)) as ours, rust_peer(dht=nodes) as rust:
+    async with node(config=dht(any_nodes, "client")) as ours, rust_peer(dht=any_nodes) as rust:
         await published(ours)
         answer = await probed(rust, ours.endpoint_id)
         assert answer["peer"] == ours.endpoint_id
 
 
-async def test_a_sidecar_finds_and_dials_rust_by_its_id_alone(nodes: list[str]) -> None:
-    async with rust_peer(dht=nodes) as rust, node(config=dht(nodes)) as ours:
+async def test_a_sidecar_finds_and_dials_rust_by_its_id_alone(any_nodes: list[str]) -> None:
+    async with rust_peer(dht=any_nodes) as rust, node(config=dht(any_nodes, "client")) as ours:
         peer = await connected(ours, rust.endpoint_id)
         assert peer["endpoint_id"] == rust.endpoint_id
         assert peer["address"] == rust.ready["addresses"][0]
@@ -106,15 +121,15 @@ async def test_gossip_between_rust_and_a_sidecar_that_know_nothing_but_ids(nodes
         assert await rust.received(topic) == b"found you"
 
 
-async def test_two_sidecars_connect_by_bare_id(nodes: list[str]) -> None:
+async def test_two_sidecars_connect_by_bare_id(any_nodes: list[str]) -> None:
     """J3b: mutual seeds by id without addresses, one in `bootstrap_peers`, one in `topic.join`."""
     topic = secrets.token_hex(32)
     quiet: dict[str, Any] = {"rendezvous": {"schemes": []}}  # the topic's name must not be what helps
     seed = secrets.token_hex(32)
     first = SecretKey(bytes.fromhex(seed)).endpoint_id.hex()
     async with (
-        node(config=dht(nodes, "client", **quiet, bootstrap_peers=[first])) as b,
-        node(config=dht(nodes, "client", **quiet), secret_key_hex=seed) as a,
+        node(config=dht(any_nodes, "client", **quiet, bootstrap_peers=[first])) as b,
+        node(config=dht(any_nodes, "client", **quiet), secret_key_hex=seed) as a,
     ):
         assert a.endpoint_id == first
         await a.join(topic, b.endpoint_id)
