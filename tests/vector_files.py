@@ -23,3 +23,11 @@ def vectors(file: str, *groups: str) -> list[Any]:
     chosen = [v for v in load(file)["vectors"] if v["group"] in groups]
     assert {v["group"] for v in chosen} == set(groups)
     return [pytest.param(v["inputs"], v["expected"], id=v["name"]) for v in chosen]
+
+
+def mainline(group: str) -> list[Any]:
+    """Return every vector of one group of ``mainline.json``."""
+    return [
+        pytest.param(vector, id=f"{i}-{vector.get('name') or vector.get('kind') or vector.get('ip') or ''}")
+        for i, vector in enumerate(load("mainline")[group]["vectors"])
+    ]

@@ -9,10 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dht_strategies as ds
 import wire_strategies as ws
 from kukuri_sidecar.errors import DecodeError
+from kukuri_sidecar.wire import bencode, krpc_decode, krpc_encode
 from kukuri_sidecar.wire.addr import HostPort, SocketAddr
 from kukuri_sidecar.wire.base_n import decode_base32, decode_zbase32, encode_base32
+from kukuri_sidecar.wire.compact import (
+    NODE6_BYTES,
+    NODE_BYTES,
+    decode_nodes,
+    decode_peer,
+    encode_nodes,
+    encode_peer,
+)
+from kukuri_sidecar.wire.dns_message import decode_message
+from kukuri_sidecar.wire.endpoint_info import EndpointData, parse_packet, sign_endpoint_data
 from kukuri_sidecar.wire.envelope import parse_envelope, seal
 from kukuri_sidecar.wire.gossip_messages import (
     FrameReader,
@@ -22,9 +34,16 @@ from kukuri_sidecar.wire.gossip_messages import (
     stream_header,
 )
 from kukuri_sidecar.wire.hashes import derive_topic_id
-from kukuri_sidecar.wire.ids import EndpointId, MessageId, TopicId
+from kukuri_sidecar.wire.ids import DhtNodeId, EndpointId, MessageId, Target, TopicId
 from kukuri_sidecar.wire.keys import SecretKey
+from kukuri_sidecar.wire.mutable_item import MutableItem
 from kukuri_sidecar.wire.peer_data import decode_peer_data, encode_peer_data
+from kukuri_sidecar.wire.pkarr import (
+    SignedPacket,
+    decode_relay_payload,
+    decode_signed_packet,
+    packet_from_item,
+)
 from kukuri_sidecar.wire.postcard import (
     read_bool,
     read_bytes,
@@ -49,6 +68,19 @@ envelopes = st.builds(
 )
 streams = st.binary(max_size=100).map(lambda data: stream_header(TopicId(bytes(32))) + data)
 tickets = ws.endpoint_addrs.map(encode_ticket)
+packets = st.builds(
+    lambda relays, addrs: sign_endpoint_data(SECRET, EndpointData(tuple(addrs), tuple(relays)), 1),
+    st.lists(ws.relay_urls, max_size=2),
+    st.lists(ws.socket_addrs, max_size=4),
+)
+
+
+def endpoint_info(dns: bytes) -> object:
+    return parse_packet(SignedPacket(SECRET.endpoint_id, bytes(64), 1, dns))
+
+
+def item_packet(value: bytes) -> object:
+    return packet_from_item(MutableItem(SECRET.endpoint_id, 1, bencode.Encoded(value), bytes(64)))
 
 
 def reader(read: Callable[[bytes, int], object]) -> Callable[[bytes], object]:
@@ -61,6 +93,21 @@ BYTES: dict[str, tuple[Callable[[bytes], object], st.SearchStrategy[bytes]]] = {
     "frames": (lambda data: FrameReader(512).feed(data), streams),
     "peer_data": (decode_peer_data, peer_data),
     "envelope": (parse_envelope, envelopes),
+    "bencode": (bencode.decode, ds.bencodables.map(bencode.encode)),
+    "krpc": (krpc_decode.decode, ds.messages.map(krpc_encode.encode)),
+    "compact_peer": (decode_peer, ws.socket_addrs.map(encode_peer)),
+    "compact_nodes": (lambda data: decode_nodes(data, NODE_BYTES), ds.nodes.map(encode_nodes)),
+    "compact_nodes6": (lambda data: decode_nodes(data, NODE6_BYTES), ds.nodes6.map(encode_nodes)),
+    "dns": (decode_message, packets.map(lambda packet: packet.dns)),
+    "endpoint_info": (endpoint_info, packets.map(lambda packet: packet.dns)),
+    "pkarr": (decode_signed_packet, packets.map(SignedPacket.to_bytes)),
+    "pkarr_relay": (
+        lambda data: decode_relay_payload(SECRET.endpoint_id, data),
+        packets.map(SignedPacket.to_relay_payload),
+    ),
+    "pkarr_item": (item_packet, packets.map(lambda packet: packet.to_item().value)),
+    "dht_node_id": (DhtNodeId, st.binary(min_size=19, max_size=21)),
+    "target": (Target, st.binary(min_size=19, max_size=21)),
     "endpoint_id": (EndpointId, st.binary(min_size=31, max_size=33)),
     "message_id": (MessageId, st.binary(min_size=31, max_size=33)),
     "topic_id": (TopicId, st.binary(min_size=31, max_size=33)),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kukuri_sidecar.errors import DecodeError
-from kukuri_sidecar.wire.ids import EndpointId, MessageId, TopicId
+from kukuri_sidecar.wire.ids import DhtNodeId, EndpointId, MessageId, Target, TopicId
 
 HEX = "03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8"
 
@@ -30,3 +30,13 @@ def test_other_sizes_are_refused(size: int) -> None:
 def test_only_lower_case_hex_is_taken(text: str) -> None:
     with pytest.raises(DecodeError, match="endpoint_id"):
         EndpointId.from_hex(text)
+
+
+@pytest.mark.parametrize("id_type", [DhtNodeId, Target])
+def test_names_in_the_dht_have_20_bytes(id_type: type[DhtNodeId | Target]) -> None:
+    assert id_type.from_hex(HEX[:40]).hex() == HEX[:40]
+    for text in (HEX[:38], HEX[:42], HEX):
+        with pytest.raises(DecodeError, match="40 lower-case hex digits expected"):
+            id_type.from_hex(text)
+        with pytest.raises(DecodeError, match="20 bytes expected"):
+            id_type(bytes.fromhex(text))

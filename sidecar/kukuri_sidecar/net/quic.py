@@ -255,7 +255,7 @@ class QuicEndpoint:
 
     async def dial(
         self,
-        endpoint_id: EndpointId,
+        endpoint_id: EndpointId | None,
         addresses: Sequence[SocketAddr],
         alpn: str,
         user_for: Callable[[Connection], ConnectionUser],
@@ -264,6 +264,7 @@ class QuicEndpoint:
     ) -> Connection:
         """Connect over all ``addresses`` at once; the first that proves to be ``endpoint_id`` wins.
 
+        With None whoever answers first is welcome: its id is what ``Connection.peer`` says then.
         Raises NoAddresses, DialTimeout, HandshakeFailed, IdentityMismatch, Refused, Offline or LimitReached.
         ``user_for`` names the connection's user the moment it lives, before this returns.
         Cancelling ends the attempt, or closes the connection.
@@ -297,6 +298,11 @@ class QuicEndpoint:
             if core.peer == endpoint_id:
                 self._core.add_candidates(core, usable)
         self._wake()
+
+    def send_datagrams(self, datagrams: Sequence[Datagram]) -> None:
+        """Send what another protocol has for the shared sockets; what cannot be sent is lost, as UDP may."""
+        if self._sockets is not None:
+            self._sockets.send(datagrams)
 
     async def close_all(self, code: int, reason: str, grace_s: float) -> None:
         """Close every connection; wait up to ``grace_s`` until users were told and the frames handed out."""

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from kukuri_sidecar.errors import DecodeError, InvalidConfig
-from kukuri_sidecar.wire.addr import SocketAddr
+from kukuri_sidecar.wire.addr import HostPort, SocketAddr
 from kukuri_sidecar.wire.ticket import parse_peer
 
 ENV_PREFIX = "KUKURI_SIDECAR_"
@@ -94,6 +94,46 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 8
 
 
+PUBLIC_BOOTSTRAP_NODES = (  # api.md section 6
+    "dht.libtorrent.org:25401",
+    "dht.transmissionbt.com:6881",
+    "router.bt.ouinet.work:6881",
+)
+
+
+class DhtConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The Mainline DHT."""
+
+    bootstrap_nodes: Annotated[
+        list[str], Meta(max_length=64, description="host:port; your own list makes a private DHT")
+    ] = msgspec.field(default_factory=lambda: list(PUBLIC_BOOTSTRAP_NODES))
+    mode: Annotated[
+        Literal["auto", "server", "client"], Meta(description="whether we answer others; client: never")
+    ] = "auto"
+    republish_interval_ms: Annotated[
+        int, Meta(ge=60_000, le=6_000_000, description="our record; ± 10 %; nodes forget it after two hours")
+    ] = 3_600_000
+    persist_table: Annotated[bool, Meta(description="remember up to 200 good nodes per family")] = True
+
+
+class PublishConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What our records say of us."""
+
+    dht: Annotated[
+        Literal["auto", "none", "relay", "direct", "all"],
+        Meta(description="in the DHT; auto: relay URLs while a relay is in use, else direct addresses"),
+    ] = "auto"
+    record_ttl_s: Annotated[int, Meta(ge=1, le=86_400, description="DNS TTL in our records, as iroh's")] = 30
+
+
+class RendezvousConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Finding members of a topic by its name."""
+
+    schemes: Annotated[
+        list[Literal["announce"]], Meta(max_length=1, description="default for topic.join; [] for none")
+    ] = msgspec.field(default_factory=lambda: ["announce"])
+
+
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What goes to stderr."""
 
@@ -110,12 +150,16 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         list[str],
         Meta(max_length=MAX_BOOTSTRAP_PEERS, description="peers to dial at the start, for every topic"),
     ] = []
+    enable_dht: Annotated[bool, Meta(description="off: no DHT packet at all, rendezvous included")] = True
     persist_peers: Annotated[
         bool, Meta(description="remember up to 1024 peers for 30 days, and the topics that ask for it")
     ] = True
     max_peers: Annotated[int, Meta(ge=1, le=200, description="connected peers at once")] = 50
     net: NetConfig = NetConfig()
     connect: ConnectConfig = ConnectConfig()
+    dht: DhtConfig = DhtConfig()
+    publish: PublishConfig = PublishConfig()
+    rendezvous: RendezvousConfig = RendezvousConfig()
     gossip: GossipConfig = GossipConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
@@ -230,6 +274,13 @@ def _check_meaning(config: Config) -> None:
         except DecodeError as exc:
             raise InvalidConfig(
                 f"net.advertise[{index}]: {exc.reason}", field="net.advertise", index=index
+            ) from None
+    for index, text in enumerate(config.dht.bootstrap_nodes):
+        try:
+            HostPort.parse(text)
+        except DecodeError as exc:
+            raise InvalidConfig(
+                f"dht.bootstrap_nodes[{index}]: {exc.reason}", field="dht.bootstrap_nodes", index=index
             ) from None
     connect = config.connect
     if connect.backoff_min_ms > connect.backoff_max_ms:

@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from kukuri_sidecar.errors import InvalidConfig
-from kukuri_sidecar.net.clock import wall_ms
+from kukuri_sidecar.net.clock import Instants, wall_ms
 from kukuri_sidecar.net.interfaces import local_addresses
 from kukuri_sidecar.net.quic import QuicConfig, QuicEndpoint, QuicLimits
 from kukuri_sidecar.node import identity
@@ -28,14 +28,23 @@ from kukuri_sidecar.node.config import (
     parse_bind,
     resolve,
 )
+from kukuri_sidecar.node.dht import Dht
+from kukuri_sidecar.node.discovery.dht import DhtRecords
+from kukuri_sidecar.node.discovery.freshness import Freshness
+from kukuri_sidecar.node.discovery.provider import select
+from kukuri_sidecar.node.discovery.publisher import Publisher
+from kukuri_sidecar.node.discovery.service import Discovery
 from kukuri_sidecar.node.envelopes import Envelopes
 from kukuri_sidecar.node.events import Emit, NodeChanged, NodeInfo
 from kukuri_sidecar.node.gossip_link import MAX_STREAM_BACKLOG_BYTES
-from kukuri_sidecar.node.memory import Keeper, Memory, RememberedPeer, RememberedTopic
+from kukuri_sidecar.node.memory import Keeper, Memory, RememberedPeer, RememberedRecord, RememberedTopic
 from kukuri_sidecar.node.own_addresses import online, own_addresses
 from kukuri_sidecar.node.peers import Peers
 from kukuri_sidecar.node.profile import Profile, default_data_dir
+from kukuri_sidecar.node.rendezvous.service import Rendezvous
 from kukuri_sidecar.node.topics import Topics
+from kukuri_sidecar.proto.core import Rng
+from kukuri_sidecar.proto.dht.config import DhtConfig
 from kukuri_sidecar.proto.gossip.config import GossipConfig, MembershipConfig
 from kukuri_sidecar.wire.addr import EndpointAddr, HostPort, SocketAddr
 from kukuri_sidecar.wire.capabilities import OURS, encode_capabilities
@@ -114,9 +123,38 @@ class Node:
             rng=rng,
             wall_ms=wall_ms,
         )
-        self._endpoint = QuicEndpoint(
-            secret, _quic_config(config), alpns=[GOSSIP_ALPN], accept=self.peers.accepted, rng=rng
+        self._dht = (
+            Dht(
+                config=DhtConfig(mode=config.dht.mode),
+                bootstrap=config.dht.bootstrap_nodes,
+                agenda=self._agenda,
+                rng=rng,
+                send=lambda datagrams: self._endpoint.send_datagrams(datagrams),
+                on_public_address=self._look_around,
+                saved={},
+            )
+            if config.enable_dht
+            else None
         )
+        self._endpoint = QuicEndpoint(
+            secret,
+            _quic_config(config),
+            alpns=[GOSSIP_ALPN],
+            accept=self.peers.accepted,
+            rng=rng,
+            other_datagrams=self._dht.datagrams if self._dht else None,
+        )
+        self._rendezvous = Rendezvous(
+            dht=self._dht,
+            peers=self.peers,
+            own_addresses=self._own_addresses,
+            port=lambda: self._endpoint.bound[0].port,
+            emit=emit,
+            rng=rng,
+            wall_ms=wall_ms,
+        )
+        self._freshness = Freshness(wall_ms)
+        self.discovery = self._discovery(secret, config, rng)
         self.topics = Topics(
             own_id=self.endpoint_id,
             core_config=_gossip_config(config),
@@ -128,10 +166,14 @@ class Node:
             wall_ms=wall_ms,
             bootstrap=tuple(parse_peer(text) for text in config.bootstrap_peers),
             envelopes=Envelopes(secret, rng, wall_ms),
+            rendezvous=self._rendezvous,
         )
         swarm = self.topics.swarm
-        self.peers.wire(self._endpoint, swarm.user_for, swarm.unreachable, self.topics.topics_of)
-        self._keeper = Keeper(memory, self.topics.remembered, self._met_peers) if memory else None
+        find = self.discovery.find if self.discovery.can_find else None
+        self.peers.wire(self._endpoint, swarm.user_for, swarm.unreachable, self.topics.topics_of, find)
+        self._keeper = (
+            Keeper(memory, self.topics.remembered, self._met_peers, self._seen_records) if memory else None
+        )
         announces = config.gossip.announce_capabilities
         self._extension = encode_capabilities(OURS) if announces else b""
         self._interfaces: tuple[str, ...] = ()
@@ -166,6 +208,7 @@ class Node:
         memory = Memory(profile) if profile and effective.config.persist_peers else None
         topics = memory.topics() if memory else []
         peers = memory.peers(wall_ms()) if memory else []
+        records = memory.records() if memory else []
         warnings += memory.warnings if memory else []
         most = effective.config.limits.topics
         if len(topics) > most:
@@ -182,6 +225,7 @@ class Node:
         )
         for peer in peers:
             node._book.prove(peer.id, peer.place, peer.seen_ms)
+        node._freshness.restore((record.id, record.timestamp_us) for record in records)
         return node
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -197,6 +241,10 @@ class Node:
                     raise _cannot_bind(exc) from exc
                 await tasks.start(self._agenda.run)
                 await tasks.start(self.peers.run)
+                if self._dht:
+                    await tasks.start(self._dht.run, self._endpoint.bound)
+                await tasks.start(self._rendezvous.run)
+                await tasks.start(self.discovery.run)
                 self._look_around()
                 tasks.start_soon(self._watch_addresses)
                 for text in self.config.bootstrap_peers:
@@ -228,7 +276,8 @@ class Node:
 
     def info(self) -> NodeInfo:
         """Say who and where we are."""
-        addresses = own_addresses(self._endpoint.bound, self._interfaces, self.config.net.advertise)
+        seen = self._dht.public_addresses if self._dht else ()
+        addresses = own_addresses(self._endpoint.bound, self._interfaces, self.config.net.advertise, seen)
         connected = [connection.address for connection in self._endpoint.connections]
         return NodeInfo(
             endpoint_id=self.endpoint_id,
@@ -250,6 +299,36 @@ class Node:
         if kind == "address":
             return f"{self.endpoint_id.hex()}@{HostPort(*direct[0])}", None
         return encode_ticket(EndpointAddr(self.endpoint_id, tuple(direct))), None
+
+    def _discovery(self, secret: SecretKey, config: Config, rng: Rng) -> Discovery:
+        if self._dht is None:
+            return Discovery([], [], self._emit)
+        dht = DhtRecords(
+            self._dht,
+            secret,
+            self._freshness,
+            self._own_addresses,
+            ttl_s=config.publish.record_ttl_s,
+            wall_ms=wall_ms,
+        )
+        publisher = Publisher(
+            dht,
+            lambda: select(config.publish.dht, self._own_addresses()),
+            interval_s=config.dht.republish_interval_ms / 1000,
+            emit=self._emit,
+            rng=rng,
+            instants=Instants(wall_ms),
+        )
+        return Discovery([dht], [publisher], self._emit)
+
+    def _own_addresses(self) -> tuple[SocketAddr, ...]:
+        return tuple(address for address, _ in self.info().addresses)
+
+    def _seen_records(self) -> list[RememberedRecord]:
+        return [
+            RememberedRecord(endpoint_id.hex(), timestamp_us)
+            for endpoint_id, timestamp_us in self._freshness.newest().items()
+        ]
 
     def _met_peers(self) -> list[RememberedPeer]:
         return [
@@ -275,6 +354,7 @@ class Node:
             if self._shown is not None:
                 self.peers.network_changed()
                 self.topics.network_changed()
+            self.discovery.addresses_changed()
         self._shown = info
         self._emit(NodeChanged(info))
 

@@ -12,15 +12,20 @@ MAX_OWN_ADDRESSES = 8  # in records and peer data: more would be noise to whoeve
 
 
 def own_addresses(
-    bound: Iterable[SocketAddr], interfaces: Sequence[str], advertised: Iterable[str]
+    bound: Iterable[SocketAddr],
+    interfaces: Sequence[str],
+    advertised: Iterable[str],
+    seen_by_dht: Iterable[SocketAddr] = (),
 ) -> tuple[tuple[SocketAddr, str], ...]:
-    """Return (address, source) pairs, sources ``advertised`` and ``interface``, advertised ones first.
+    """Return (address, source) pairs: ``advertised``, ``dht_vote`` (how others see us), ``interface``.
 
     A socket bound to every interface is reachable at each of its family's addresses; on a machine without any
     address at all it is still reachable by its neighbours on loopback. When there are too many, no family is
     left out for the other's sake.
     """
     found = {SocketAddr.parse(text): "advertised" for text in advertised}
+    for address in seen_by_dht:
+        found.setdefault(address, "dht_vote")
     own: dict[SocketAddr, None] = {}
     for address in bound:
         hosts: Sequence[str] = [address.host]

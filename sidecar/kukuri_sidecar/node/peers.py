@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -16,6 +16,7 @@ from kukuri_sidecar.errors import (
     InvalidPeer,
     LimitReached,
     NoAddresses,
+    RelayUnavailable,
     SidecarError,
     TransportError,
     UnknownPeer,
@@ -25,6 +26,7 @@ from kukuri_sidecar.net.hosts import resolve_host
 from kukuri_sidecar.net.quic import Connection, ConnectionLost, ConnectionUser, LossKind, QuicEndpoint
 from kukuri_sidecar.node.address_book import AddressBook
 from kukuri_sidecar.node.config import Config
+from kukuri_sidecar.node.discovery.provider import Discovered
 from kukuri_sidecar.node.events import Emit, PeerChanged, PeerState
 from kukuri_sidecar.proto.backoff import backoff
 from kukuri_sidecar.proto.core import Rng
@@ -34,9 +36,19 @@ from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
 MAX_PARALLEL_DIALS = 8  # trust.md 2.6
 MAX_SPARE_CONNECTIONS = 3  # simultaneous dials leave one or two behind; more is a peer's mistake
+MEET_TIMEOUT_S = 3.0  # for a stranger's address; most announces of a public DHT are stale
 MAX_RECORDS = 1024  # peers we keep a back-off or an error for
 MAX_DIAL_ADDRESSES = 16  # one dial fans out to so many at most
 HEALTHY_AFTER_S = 60.0  # a connection that lived so long resets the back-off
+STALE_AFTER_S = 1.0  # a dial that nobody answered so long is helped by a search
+SEARCH_TIMEOUT_S = 15.0  # the pool's own limit; a look-up in the public DHT takes 2 to 8 s
+SEARCH_PAUSE_MIN_S = (
+    0.5  # between fruitless searches for one peer: each asks 30 strangers and tells them whom
+)
+SEARCH_PAUSE_MAX_S = 300.0  # ... we are interested in
+
+Find = Callable[[EndpointId, Callable[[Discovered], None], float], Awaitable[dict[str, str]]]
+"""Searches for a peer until all sources are through or the seconds are over; returns who failed, and how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +94,30 @@ class _Peer:
     last_error: SidecarError | None = None
     connected_ms: int | None = None
     is_for_host: bool = False  # the host wants it; otherwise topics do, which may lose interest
+    searches: int = 0  # in a row that did not lead to a connection
+    search_at: float = -inf  # monotonic seconds; before, no search by ourselves
     is_forgotten: bool = False  # dropped as soon as nothing is under way any more
     capabilities: Capability | None = None  # None: a plain node, as far as we know
+
+
+class _Search:
+    """A search for one peer while it is dialled."""
+
+    def __init__(self) -> None:
+        self.wanted = anyio.Event()  # the dial has failed, or cannot even begin
+        self.news = anyio.Event()
+        self.is_over = False
+        self.errors: dict[str, str] = {}
+
+    def tell(self) -> None:
+        """Wake the dial."""
+        self.news.set()
+        self.news = anyio.Event()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self.is_over = True
+        self.tell()
 
 
 class Peers:
@@ -112,6 +146,7 @@ class Peers:
         self._dials: TaskGroup | None = None
         self._slots: anyio.CapacityLimiter | None = None
         self._endpoint: QuicEndpoint | None = None
+        self._find: Find | None = None
         self._user_for: Callable[[Connection], ConnectionUser] = _nobody
         self._unreachable: Callable[[EndpointId, SidecarError], None] = lambda *_: None
         self._topics_of: Callable[[EndpointId], tuple[TopicId, ...]] = lambda _: ()
@@ -122,9 +157,14 @@ class Peers:
         user_for: Callable[[Connection], ConnectionUser],
         unreachable: Callable[[EndpointId, SidecarError], None],
         topics_of: Callable[[EndpointId], tuple[TopicId, ...]],
+        find: Find | None = None,
     ) -> None:
-        """Name the endpoint that dials and the service that uses the connections, before ``run``."""
+        """Name the endpoint that dials, the service that uses the connections and who finds peers by id.
+
+        Before ``run``.
+        """
         self._endpoint = endpoint
+        self._find = find
         self._user_for, self._unreachable, self._topics_of = user_for, unreachable, topics_of
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -226,6 +266,8 @@ class Peers:
         peer = self._record(endpoint_id)
         peer.is_for_host = True
         if not peer.connections:
+            if peer.dial is None:
+                peer.search_at = -inf  # the host asks: now
             dial = peer.dial or self._start_dial(endpoint_id, peer)
             with anyio.move_on_after(timeout_s) as waiting:
                 await dial.done.wait()
@@ -238,6 +280,29 @@ class Peers:
                 raise peer.last_error
         connection = peer.connections[-1]
         return ConnectedPeer(endpoint_id, "direct", connection.address, _ms(connection.rtt_s))
+
+    async def meet(self, address: SocketAddr) -> EndpointId:
+        """Dial whoever is at ``address``; return who it proved to be. Errors as of ``QuicEndpoint.dial``."""
+        if known := self.peer_at(address):
+            return known
+        assert self._endpoint is not None  # noqa: S101 - run() comes first
+        assert self._slots is not None  # noqa: S101
+        async with self._slots:
+            connection = await self._endpoint.dial(
+                None,
+                [address],
+                self._alpn,
+                lambda connection: self._established(connection, "rendezvous"),
+                timeout_s=MEET_TIMEOUT_S,
+            )
+        return connection.peer
+
+    def peer_at(self, address: SocketAddr) -> EndpointId | None:
+        """Return the connected peer whose connection goes to ``address``."""
+        for endpoint_id, peer in self._peers.items():
+            if any(connection.address == address for connection in peer.connections):
+                return endpoint_id
+        return None
 
     async def disconnect(self, endpoint_id: EndpointId, *, forget: bool) -> bool:
         """Close the peer's connections; say whether there were any. UnknownPeer when never heard of.
@@ -273,11 +338,16 @@ class Peers:
     # --- connections come and go -----------------------------------------------------------------------
 
     def accepted(self, connection: Connection) -> ConnectionUser | None:
-        """Take an inbound connection that proved its identity."""
+        """Take an inbound connection that proved its identity; our own, found in the DHT, is refused."""
+        if connection.peer == self.own_id:
+            return None
         return self._established(connection, "inbound")
 
     def _established(self, connection: Connection, origin: str | None) -> ConnectionUser:
         endpoint_id = connection.peer
+        if endpoint_id == self.own_id:
+            connection.close(0, "our own address")
+            return _Ourselves()
         peer = self._record(endpoint_id)
         if origin:
             self._book.learn(endpoint_id, [connection.address], origin)
@@ -289,7 +359,8 @@ class Peers:
         first = not peer.connections
         peer.connections.append(connection)
         peer.last_error = None
-        peer.retry_at = -inf
+        peer.searches = 0
+        peer.search_at = peer.retry_at = -inf
         peer.is_forgotten = False
         for spare in peer.connections[: -1 - MAX_SPARE_CONNECTIONS]:
             spare.close(0, "superseded")
@@ -324,8 +395,8 @@ class Peers:
         failure: SidecarError | None = None
         try:
             with dial.scope:
-                connection = await self._try_to_dial(endpoint_id)
-                if dial.is_given_up:  # it came through in the very moment
+                connection = await self._try_to_dial(endpoint_id, peer)
+                if connection and dial.is_given_up:  # it came through in the very moment
                     connection.close(0, "dial cancelled")
         except SidecarError as exc:
             failure = exc
@@ -353,11 +424,12 @@ class Peers:
         self._unreachable(endpoint_id, failure)
         self._drop_forgotten(endpoint_id, peer)
 
-    async def _try_to_dial(self, endpoint_id: EndpointId) -> Connection:
-        assert self._endpoint is not None and self._slots is not None  # noqa: S101, PT018 - run() comes first
+    async def _try_to_dial(self, endpoint_id: EndpointId, peer: _Peer) -> Connection | None:
+        """Return the connection, or None when the peer came to us meanwhile."""
+        assert self._slots is not None  # noqa: S101 - run() comes first
         async with self._slots:
-            hosts = self._book.hosts(endpoint_id)
-            if not hosts:
+            can_search = self._find is not None and anyio.current_time() >= peer.search_at
+            if not self._book.hosts(endpoint_id) and not can_search:
                 raise NoAddresses("nothing dialable is known for this peer", source_errors={})
             if self.connected >= self._config.max_peers:
                 raise LimitReached(
@@ -367,23 +439,96 @@ class Peers:
                     retry_at_ms=None,
                 )
             self._announce(endpoint_id, PeerState.CONNECTING, None, None)
-            addresses = await _resolve(hosts)
-            if not addresses:
-                raise NoAddresses(
-                    "no host name of this peer resolves", source_errors={"dns": DnsFailure.kind}
+            search, failure = _Search(), None
+            connection: Connection | None = None
+            async with anyio.create_task_group() as tasks:
+                if can_search:
+                    tasks.start_soon(self._search, endpoint_id, peer, search)
+                else:
+                    search.end()
+                try:
+                    connection = await self._dial_what_is_known(endpoint_id, peer, search)
+                except SidecarError as exc:
+                    failure = exc
+                tasks.cancel_scope.cancel()
+            if failure:
+                raise failure
+            return connection
+
+    async def _dial_what_is_known(
+        self, endpoint_id: EndpointId, peer: _Peer, search: _Search
+    ) -> Connection | None:
+        """Dial the known addresses; when that fails, what the search still finds, until it is over."""
+        assert self._endpoint is not None  # noqa: S101 - run() comes first
+        tried: dict[HostPort, None] = {}
+        failure: SidecarError | None = None
+        while True:
+            hosts = self._book.hosts(endpoint_id)
+            fresh = [host for host in hosts if host not in tried]
+            if fresh:
+                tried |= dict.fromkeys(fresh)
+                addresses = await _resolve(hosts)
+                # What was learnt meanwhile found no dial to join.
+                late = [host for host in self._book.hosts(endpoint_id) if host not in tried]
+                tried |= dict.fromkeys(late)
+                addresses = list(dict.fromkeys([*addresses, *await _resolve(late)]))
+                try:
+                    return await self._dial_addresses(endpoint_id, addresses)
+                except DialTimeout as exc:
+                    failure = exc
+                    tried |= dict.fromkeys(self._book.hosts(endpoint_id))  # they have joined the dial
+                except SidecarError as exc:
+                    failure = exc
+            elif search.is_over:
+                raise failure or NoAddresses(
+                    "no source knows where this peer is", source_errors=search.errors
                 )
-            try:
-                return await self._endpoint.dial(
-                    endpoint_id,
-                    addresses[:MAX_DIAL_ADDRESSES],
-                    self._alpn,
-                    lambda connection: self._established(connection, None),
-                    timeout_s=self._config.connect.timeout_ms / 1000,
-                )
-            except NoAddresses:
-                raise NoAddresses(
-                    "no address of this peer is of a family that we have a socket of", source_errors={}
-                ) from None
+            else:
+                search.wanted.set()
+                await search.news.wait()
+            if peer.connections:
+                return None  # they found us
+
+    async def _dial_addresses(self, endpoint_id: EndpointId, addresses: Sequence[SocketAddr]) -> Connection:
+        assert self._endpoint is not None  # noqa: S101 - run() comes first
+        if not addresses:
+            raise NoAddresses("no host name of this peer resolves", source_errors={"dns": DnsFailure.kind})
+        try:
+            return await self._endpoint.dial(
+                endpoint_id,
+                addresses[:MAX_DIAL_ADDRESSES],
+                self._alpn,
+                lambda connection: self._established(connection, None),
+                timeout_s=self._config.connect.timeout_ms / 1000,
+            )
+        except NoAddresses:
+            raise NoAddresses(
+                "no address of this peer is of a family that we have a socket of", source_errors={}
+            ) from None
+
+    async def _search(self, endpoint_id: EndpointId, peer: _Peer, search: _Search) -> None:
+        """Learn where the peer is from every source; a dial of known addresses gets a head start."""
+        assert self._find is not None  # noqa: S101 - asked for by _try_to_dial
+        with anyio.move_on_after(STALE_AFTER_S):
+            await search.wanted.wait()
+        if peer.connections:
+            return
+        peer.searches += 1
+        peer.search_at = anyio.current_time() + backoff(
+            peer.searches, self._rng, least_s=SEARCH_PAUSE_MIN_S, most_s=SEARCH_PAUSE_MAX_S
+        )
+        relays: set[str] = set()
+
+        def found(discovered: Discovered) -> None:
+            hosts = tuple(HostPort(*address) for address in discovered.addresses)
+            self.learn(PeerHint(endpoint_id, hosts, discovered.relay_urls), discovered.provenance)
+            if not hosts:
+                relays.add(discovered.provenance)
+            search.tell()
+
+        search.errors = await self._find(endpoint_id, found, SEARCH_TIMEOUT_S)
+        search.errors |= dict.fromkeys(sorted(relays), RelayUnavailable.kind)
+        search.end()
 
     async def _widen_dial(self, endpoint_id: EndpointId, hosts: Sequence[HostPort]) -> None:
         assert self._endpoint is not None  # noqa: S101 - run() comes first
@@ -450,6 +595,20 @@ async def _resolve(hosts: Iterable[HostPort]) -> list[SocketAddr]:
 
 def _ms(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1000)
+
+
+class _Ourselves:
+    """The user of a connection that leads back to us; it is closed already."""
+
+    def stream_data(self, connection: Connection, stream_id: int, data: bytes, end: bool) -> None: ...
+
+    def stream_reset(self, connection: Connection, stream_id: int, code: int) -> None: ...
+
+    def stream_stopped(self, connection: Connection, stream_id: int, code: int) -> None: ...
+
+    def progressed(self, connection: Connection) -> None: ...
+
+    def closed(self, connection: Connection, reason: ConnectionLost) -> None: ...
 
 
 def _nobody(_: Connection) -> ConnectionUser:

@@ -43,6 +43,7 @@ from kukuri_sidecar.node.join import JoinSupervisor
 from kukuri_sidecar.node.memory import MAX_MEMBERS_PER_TOPIC, RememberedTopic
 from kukuri_sidecar.node.peers import Peers
 from kukuri_sidecar.node.publishing import Queue, QueuedMessage, Receipt, Receipts
+from kukuri_sidecar.node.rendezvous.service import Rendezvous
 from kukuri_sidecar.node.swarm import Swarm
 from kukuri_sidecar.proto.buckets import TokenBucket
 from kukuri_sidecar.proto.core import Rng
@@ -52,6 +53,7 @@ from kukuri_sidecar.proto.gossip.events import (
     Delivered,
     JoinTopic,
     NetworkChanged,
+    PeersDiscovered,
     QuitTopic,
     SetOwnData,
 )
@@ -61,6 +63,7 @@ from kukuri_sidecar.wire.gossip_messages import max_content_bytes
 from kukuri_sidecar.wire.hashes import message_id
 from kukuri_sidecar.wire.ids import EndpointId, MessageId, TopicId
 
+FEW_NEIGHBORS = 3  # with fewer a member that rendezvous found is asked to be a neighbour
 BEHIND_RETRY_MS = 100  # our guess: a few round trips
 INVALID_EVENT_EVERY = 100  # topic.invalid: the first and every 100th (api.md section 5)
 
@@ -75,6 +78,8 @@ class JoinRequest:
     mode: Mode | None
     max_message_bytes: int | None
     remember: bool | None = None
+    rendezvous: bool = False  # search for members by the topic's name, ...
+    secret: bytes | None = field(default=None, repr=False)  # ... among those who know this
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,9 @@ class Topics:
         wall_ms: WallMs,
         bootstrap: tuple[PeerHint, ...],
         envelopes: Envelopes,
+        rendezvous: Rendezvous | None = None,
     ) -> None:
+        self._rendezvous = rendezvous
         self._bootstrap = bootstrap
         self._own_id = own_id
         self._config = config
@@ -207,6 +214,8 @@ class Topics:
         elif fresh and topic.join.neighbors:
             self.swarm.handle(JoinTopic(topic.topic_id, tuple(fresh)))
         self._supervise(topic, now)
+        if request.rendezvous and self._rendezvous:
+            self._rendezvous.start(topic.topic_id, request.secret, self, lambda: len(topic.join.neighbors))
         return Joined(topic.topic_id, topic.join.state, topic.mode, topic.max_payload_bytes, created)
 
     async def leave(self, topic_id: TopicId) -> TopicState:
@@ -410,6 +419,24 @@ class Topics:
                 topic.join.unreachable(peer, now)
                 self._book_attempt(topic)
 
+    def met(self, topic_id: TopicId, peer: EndpointId) -> None:
+        """Somebody answered where rendezvous said a member is; the topic protocol will tell if it is one."""
+        topic = self._topics.get(topic_id)
+        if topic is None or peer == self._own_id:
+            return
+        now = anyio.current_time()
+        topic.join.add([peer], now)
+        if topic.join.neighbors:
+            self.swarm.handle(PeersDiscovered(topic_id, (peer,)))
+            if len(topic.join.neighbors) < FEW_NEIGHBORS:
+                self.swarm.handle(JoinTopic(topic_id, (peer,)))
+        self._supervise(topic, now)
+
+    def knows(self, topic_id: TopicId, peer: EndpointId) -> bool:
+        """Say whether the peer is our neighbour in the topic."""
+        topic = self._topics.get(topic_id)
+        return topic is not None and peer in topic.join.neighbors
+
     # --- joining ---------------------------------------------------------------------------------------
 
     def _create(self, request: JoinRequest) -> _Topic:
@@ -431,6 +458,8 @@ class Topics:
 
     def _leave(self, topic: _Topic) -> None:
         del self._topics[topic.topic_id]
+        if self._rendezvous:
+            self._rendezvous.stop(topic.topic_id)
         self.swarm.handle(QuitTopic(topic.topic_id))
         self._agenda.cancel(("attempt", topic.topic_id))
         self._agenda.cancel(("send queue", topic.topic_id))

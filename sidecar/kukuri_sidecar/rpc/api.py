@@ -55,6 +55,7 @@ Nat = Literal["none", "endpoint_independent", "address_dependent", "unknown"]
 AddressSource = Literal["interface", "dht_vote", "relay", "advertised"]
 Path = Literal["direct", "relay"]
 TopicPath = Literal["direct", "mixed", "relay"]
+Scheme = Literal["announce"]
 Derive = Literal["blake3", "kukuri_hint", "sha512"]
 Mode = Literal["raw", "auto", "signed"]
 TopicState = Literal["joining", "joined", "isolated", "paused", "left"]
@@ -72,6 +73,8 @@ PeerOrigin = Literal[
     "provider",
     "inbound",
 ]
+Source = Literal["dht"]
+Sink = Literal["dht"]
 NeighborDownReason = Literal["evicted", "left", "evicted_us", "connection_lost", "local"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -208,6 +211,72 @@ class NodeTicketResult(Result):
     reason: Annotated[str | None, Meta(description="Why there is no ticket.")]
 
 
+# --- 4.4 Discovery ---------------------------------------------------------------------------------------
+
+
+class DiscoveryResolveParams(Params):
+    """Params of `discovery.resolve`."""
+
+    endpoint_id: EndpointIdText
+    sources: Annotated[
+        Annotated[list[Source], Meta(min_length=1, max_length=8)] | None,
+        Meta(description="Whom to ask; null: all that are enabled."),
+    ] = None
+    timeout_ms: Annotated[int, Meta(ge=1, le=MAX_TIMEOUT_MS, description="For all sources together.")] = (
+        10_000
+    )
+    until: Annotated[
+        Literal["first", "all"], Meta(description="Stop at the first find, or when all sources are through.")
+    ] = "first"
+
+
+class ResolvedAddress(Result):
+    """An address that was found."""
+
+    address: Annotated[str, Meta(description="`host:port`, IPv6 in brackets.")]
+    sources: Annotated[list[Source], Meta(description="Who named it.")]
+
+
+class DiscoveryResolveResult(Result):
+    """What the sources say of the endpoint; only its identity is certain, and only once it is connected."""
+
+    endpoint_id: EndpointIdHex
+    addresses: Annotated[list[ResolvedAddress], Meta(description="Where it may be dialled.")]
+    relay_urls: Annotated[list[str], Meta(description="Relays it may be dialled through.")]
+    latency_ms: Annotated[dict[str, int], Meta(description="By source: when its first find came.")]
+    source_errors: Annotated[
+        dict[str, str], Meta(description="By source: error kind of those that found nothing.")
+    ]
+
+
+class DiscoveryPublishParams(Params):
+    """Params of `discovery.publish`."""
+
+    sinks: Annotated[
+        Annotated[list[Sink], Meta(max_length=8)] | None, Meta(description="Where; null: all enabled.")
+    ] = None
+
+
+class SinkResult(Result):
+    """What became of our record in one sink."""
+
+    sink: Annotated[Sink, Meta(description="Where.")]
+    ok: Annotated[bool, Meta(description="It is there.")]
+    stored: Annotated[int, Meta(description="Places that keep it.")]
+    error: Annotated[
+        str | None, Meta(description="Error kind; `no_addresses`: there is nothing that may be published.")
+    ]
+    next_at_ms: Annotated[
+        int | None, Meta(description="Unix time of the next publication; null when none is planned.")
+    ]
+
+
+class DiscoveryPublishResult(Result):
+    """One entry per sink."""
+
+    sinks: Annotated[list[SinkResult], Meta(description="The sinks, in the order asked for.")]
+
+
 # --- 4.5 Peers -------------------------------------------------------------------------------------------
 
 
@@ -282,6 +351,19 @@ class PeerListResult(Result):
 # --- 4.6 Topics ------------------------------------------------------------------------------------------
 
 
+class RendezvousParams(Params):
+    """How to find who is in a topic."""
+
+    schemes: Annotated[
+        Annotated[list[Scheme], Meta(max_length=1)] | None,
+        Meta(description="`announce`: the Mainline DHT. [] for none, null: the configured ones."),
+    ] = None
+    secret_b64: Annotated[
+        Annotated[bytes, Meta(min_length=1, max_length=256)] | None,
+        Meta(description="Only who knows the same secret is found, standard base64."),
+    ] = None
+
+
 class TopicJoinParams(Params):
     """Params of `topic.join`; exactly one of `topic` and `topic_id`."""
 
@@ -313,6 +395,10 @@ class TopicJoinParams(Params):
     ] = None
     remember: Annotated[
         bool | None, Meta(description="Join again after a restart; null: as it was, false at first.")
+    ] = None
+    rendezvous: Annotated[
+        RendezvousParams | None,
+        Meta(description="How to find members by the topic's name; null: the configured schemes."),
     ] = None
 
 
@@ -536,6 +622,26 @@ class TopicStateEvent(Event, tag="topic.state"):
     reason: Annotated[str | None, Meta(description="An error kind or a close reason.")]
 
 
+class PeerFoundEvent(Event, tag="discovery.peer_found"):
+    """A source delivered something new; who is at a rendezvous address is learnt in the handshake."""
+
+    endpoint_id: Annotated[EndpointIdHex | None, Meta(description="null: not known yet.")]
+    source: Annotated[Literal["rendezvous", "dht"], Meta(description="Who found it.")]
+    addresses: Annotated[list[str], Meta(description="Where to dial.")]
+    relay_urls: Annotated[list[str], Meta(description="Relays to dial through.")]
+    topic_id: Annotated[TopicIdHex | None, Meta(description="The topic that was searched for.")]
+    request_id: Annotated[str | int | None, Meta(description="The request that asked for it.")]
+
+
+class PublishedEvent(Event, tag="discovery.published"):
+    """Our record was published in a sink, or could not be."""
+
+    sink: Annotated[Sink, Meta(description="Where.")]
+    ok: Annotated[bool, Meta(description="It is there.")]
+    error: Annotated[str | None, Meta(description="Error kind of the failure.")]
+    next_at_ms: Annotated[int | None, Meta(description="Unix time of the next publication.")]
+
+
 class NeighborUpEvent(Event, tag="topic.neighbor_up"):
     """A peer became our gossip neighbour."""
 
@@ -615,6 +721,8 @@ EVENTS: tuple[type[Event], ...] = (
     NodeChangedEvent,
     PeerStateEvent,
     TopicStateEvent,
+    PeerFoundEvent,
+    PublishedEvent,
     NeighborUpEvent,
     NeighborDownEvent,
     TopicMessageEvent,

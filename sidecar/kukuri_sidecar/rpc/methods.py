@@ -150,6 +150,55 @@ def node_ticket(call: Call, params: api.NodeTicketParams) -> api.NodeTicketResul
     return api.NodeTicketResult(ticket=ticket, reason=reason)
 
 
+# --- Discovery ---------------------------------------------------------------------------------------------
+
+
+@rpc("discovery.resolve", errors=(NoAddresses, Offline))
+async def discovery_resolve(call: Call, params: api.DiscoveryResolveParams) -> api.DiscoveryResolveResult:
+    """Find addresses of an endpoint id; all enabled sources race.
+
+    Every find is also a `discovery.peer_found` event with this request's id. A failing source is data, not an
+    error; `no_addresses` only when nothing was found.
+    """
+    endpoint_id = _endpoint_id(params.endpoint_id)
+    asked_by = call.request_id
+    resolved = await call.server.node.discovery.resolve(
+        endpoint_id,
+        params.sources,
+        timeout_s=params.timeout_ms / MS_PER_S,
+        until_first=params.until == "first",
+        request_id=asked_by if isinstance(asked_by, str | int) else None,
+    )
+    return api.DiscoveryResolveResult(
+        endpoint_id=endpoint_id.hex(),
+        addresses=[
+            api.ResolvedAddress(address=str(address), sources=[literal(source) for source in sources])
+            for address, sources in resolved.addresses.items()
+        ],
+        relay_urls=list(resolved.relay_urls),
+        latency_ms={source: round(MS_PER_S * s) for source, s in resolved.latency_s.items()},
+        source_errors=resolved.source_errors,
+    )
+
+
+@rpc("discovery.publish", errors=(NoAddresses, Offline))
+async def discovery_publish(call: Call, params: api.DiscoveryPublishParams) -> api.DiscoveryPublishResult:
+    """Publish our record now; it is otherwise published on change and on schedule."""
+    publications = await call.server.node.discovery.publish(params.sinks)
+    return api.DiscoveryPublishResult(
+        sinks=[
+            api.SinkResult(
+                sink=literal(one.sink),
+                ok=one.ok,
+                stored=one.stored,
+                error=one.error,
+                next_at_ms=one.next_at_ms,
+            )
+            for one in publications
+        ]
+    )
+
+
 # --- Peers -------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +271,10 @@ async def topic_join(call: Call, params: api.TopicJoinParams) -> api.TopicJoinRe
         topic_id = _derive(params.topic, params.derive)
     else:
         topic_id = _topic_id(params.topic_id or "", "topic_id")
-    joined = await call.server.node.topics.join(
+    node = call.server.node
+    asked = None if params.rendezvous is None else params.rendezvous.schemes
+    schemes = node.config.rendezvous.schemes if asked is None else asked
+    joined = await node.topics.join(
         JoinRequest(
             topic_id=topic_id,
             name=params.topic,
@@ -230,6 +282,8 @@ async def topic_join(call: Call, params: api.TopicJoinParams) -> api.TopicJoinRe
             mode=None if params.mode is None else Mode(params.mode),
             max_message_bytes=params.max_message_bytes,
             remember=params.remember,
+            rendezvous=bool(schemes),
+            secret=None if params.rendezvous is None else params.rendezvous.secret_b64,
         )
     )
     return api.TopicJoinResult(
@@ -323,6 +377,8 @@ METHODS = table(
     rpc_discover,
     node_info,
     node_ticket,
+    discovery_resolve,
+    discovery_publish,
     peer_connect,
     peer_disconnect,
     peer_list,

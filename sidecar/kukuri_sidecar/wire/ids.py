@@ -1,4 +1,4 @@
-"""The 32-byte names of things. Each is ``bytes`` with a type: cheap as a dict key, never mixed up."""
+"""The names of things, 32 or 20 bytes. Each is ``bytes`` with a type: cheap as a dict key, never mixed up."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from typing import ClassVar, Self
 from kukuri_sidecar.errors import DecodeError
 
 ID_BYTES = 32
+DHT_ID_BYTES = 20
 SHORT_HEX_DIGITS = 10  # as iroh-base prints ids in logs
 
 
 class _Id(bytes):
-    """A 32-byte value; subclasses give it a meaning."""
+    """A value of fixed size; subclasses give it a meaning."""
 
     __slots__ = ()
     _codec: ClassVar[str] = "id"
+    _size: ClassVar[int] = ID_BYTES
 
     def __new__(cls, raw: bytes) -> Self:
-        """Take exactly 32 bytes; DecodeError otherwise."""
-        if len(raw) != ID_BYTES:
-            raise DecodeError(cls._codec, len(raw), f"{ID_BYTES} bytes expected, {len(raw)} given")
+        """Take exactly as many bytes as the kind has; DecodeError otherwise."""
+        if len(raw) != cls._size:
+            raise DecodeError(cls._codec, len(raw), f"{cls._size} bytes expected, {len(raw)} given")
         return super().__new__(cls, raw)
 
     @classmethod
     def from_hex(cls, text: str) -> Self:
-        """Parse 64 lower-case hex digits, the only form in our JSON; DecodeError otherwise."""
-        if len(text) != 2 * ID_BYTES or not set(text) <= set("0123456789abcdef"):
-            raise DecodeError(cls._codec, 0, f"{2 * ID_BYTES} lower-case hex digits expected")
+        """Parse lower-case hex digits, the only form in our JSON; DecodeError otherwise."""
+        if len(text) != 2 * cls._size or not set(text) <= set("0123456789abcdef"):
+            raise DecodeError(cls._codec, 0, f"{2 * cls._size} lower-case hex digits expected")
         return cls(bytes.fromhex(text))
 
     def short(self) -> str:
@@ -58,3 +60,19 @@ class MessageId(_Id):
 
     __slots__ = ()
     _codec = "message_id"
+
+
+class DhtNodeId(_Id):
+    """The 160-bit name of a Mainline DHT node (BEP 5, BEP 42)."""
+
+    __slots__ = ()
+    _codec = "dht_node_id"
+    _size = DHT_ID_BYTES
+
+
+class Target(_Id):
+    """Where a DHT look-up goes: an infohash (BEP 5) or the SHA-1 that names an item (BEP 44)."""
+
+    __slots__ = ()
+    _codec = "target"
+    _size = DHT_ID_BYTES

@@ -449,7 +449,7 @@ class ConnectionCore:
             tried = [SocketAddr(*address) for address in self._paths.tried] if self._paths else []
             return DialTimeout("no address of the peer answered in time", tried=tried)
         found = self._quic.found_peer
-        if found is not None and found != self.peer:
+        if found is not None and self.peer is not None and found != self.peer:
             return IdentityMismatch(
                 "the address belongs to another endpoint", expected=self.peer, found=found
             )

@@ -109,9 +109,11 @@ class EndpointCore:
         self._forget_farewells(now)
 
     def dial(
-        self, peer: EndpointId, alpn: str, candidates: Sequence[Address], now: float, deadline: float
+        self, peer: EndpointId | None, alpn: str, candidates: Sequence[Address], now: float, deadline: float
     ) -> ConnectionCore:
         """Dial all ``candidates`` at once; ends with Established or, at ``deadline`` at last, DialFailed.
+
+        Without a ``peer`` whoever answers is welcome, and proves its own id in the handshake.
 
         LimitReached when too many dials or connections are open.
         """
@@ -235,7 +237,7 @@ class EndpointCore:
         self._table.half_open[connection] = address
         return connection
 
-    def _client(self, peer: EndpointId, alpn: str, now: float) -> BoundedConnection:
+    def _client(self, peer: EndpointId | None, alpn: str, now: float) -> BoundedConnection:
         configuration = self._clients.get(alpn)
         if configuration is None:
             configuration = self._clients[alpn] = rpk.configuration(
@@ -250,7 +252,7 @@ class EndpointCore:
     def _finish(self, connection: ConnectionCore, flight: list[Datagram], now: float) -> None:
         self._say_farewell(connection, flight, now)
         if connection in self._table.dials:
-            if connection.give_up_responder() and connection.peer is not None:
+            if connection.give_up_responder():
                 quic = self._client(connection.peer, connection.alpn, now)
                 connection.restart(quic)
                 connection.add_cid(quic.host_cid)
