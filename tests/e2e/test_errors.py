@@ -333,7 +333,9 @@ async def test_we_are_no_peer_of_ours(ours: Sidecar) -> None:
 @provokes("no_addresses")
 @pytest.mark.parametrize("peer", [STRANGER, f"{'cd' * 32}@[::1]:4433"], ids=["id only", "family is off"])
 async def test_nothing_dialable_is_known(ours: Sidecar, peer: str) -> None:
-    assert await refused(ours, "no_addresses", "peer.connect", peer=peer) == {"source_errors": {}}
+    """The DHT was asked where it could help; alone on loopback it is offline."""
+    details = await refused(ours, "no_addresses", "peer.connect", peer=peer)
+    assert details in ({"source_errors": {}}, {"source_errors": {"dht": "offline"}})
 
 
 @provokes("unknown_peer")

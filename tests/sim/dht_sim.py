@@ -1,7 +1,7 @@
 """Thousands of production DHT nodes on one virtual clock.
 
-Two levels: ``Engine`` exchanging messages as objects, or ``DhtCore`` exchanging datagrams. The round-trip time
-of each question is log-normal with median 120 ms and sigma 0.6, as in mainline-dht.md section 5; the dead are
+Two levels: ``Engine`` exchanging messages as objects, or ``DhtCore`` exchanging datagrams. Round-trip times
+are log-normal with median 120 ms and sigma 0.6, as in mainline-dht.md section 5; the dead are
 silent; datagrams can be lost. Same seed, same run.
 """
 

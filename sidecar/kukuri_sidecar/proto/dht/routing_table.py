@@ -199,7 +199,7 @@ class RoutingTable:
             yield bucket.contacts
 
     def _host_has_room(self, newcomer: Contact) -> bool:
-        """Say whether the table takes another contact of this IP address: eight that comply, of others one."""
+        """Say whether there is room for one more of this IP address: eight that comply, else one."""
         host, count = newcomer.host, 0
         for bucket in self._buckets:
             for contact in bucket.contacts:
