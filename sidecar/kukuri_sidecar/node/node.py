@@ -138,6 +138,7 @@ class Node:
             other_datagrams=self._dht.datagrams if self._dht else None,
         )
         self._rendezvous = Rendezvous(
+            identity=secret,
             dht=self._dht,
             peers=self.peers,
             own_addresses=lambda: tuple(address for address, _ in self.info().addresses),
