@@ -534,13 +534,13 @@ export interface PublishedEvent {
 /** Finding members of a topic by its name. */
 export interface RendezvousConfig {
   /** default for topic.join; [] for none. */
-  schemes?: Array<"announce">;
+  schemes?: Array<"announce" | "tracker">;
 }
 
 /** How to find who is in a topic. */
 export interface RendezvousParams {
-  /** `announce`: the Mainline DHT. [] for none, null: the configured ones. Default: null. */
-  schemes?: Array<"announce"> | null;
+  /** `announce`: addresses in the Mainline DHT · `tracker`: ids in it, as distributed-topic-tracker does (derive `sha512`). [] for none, null: the configured ones. Default: null. */
+  schemes?: Array<"announce" | "tracker"> | null;
   /** Only who knows the same secret is found, standard base64. Default: null. */
   secret_b64?: string | null;
 }

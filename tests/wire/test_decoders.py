@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import dht_strategies as ds
 import wire_strategies as ws
 from kukuri_sidecar.errors import DecodeError
-from kukuri_sidecar.wire import bencode, krpc_decode, krpc_encode
+from kukuri_sidecar.wire import bencode, hpke, krpc_decode, krpc_encode
 from kukuri_sidecar.wire.addr import HostPort, SocketAddr
 from kukuri_sidecar.wire.base_n import decode_base32, decode_zbase32, encode_base32
 from kukuri_sidecar.wire.compact import (
@@ -34,6 +34,7 @@ from kukuri_sidecar.wire.gossip_messages import (
     stream_header,
 )
 from kukuri_sidecar.wire.hashes import derive_topic_id
+from kukuri_sidecar.wire.hpke import open_sealed
 from kukuri_sidecar.wire.ids import DhtNodeId, EndpointId, MessageId, Target, TopicId
 from kukuri_sidecar.wire.keys import SecretKey
 from kukuri_sidecar.wire.mutable_item import MutableItem
@@ -55,6 +56,7 @@ from kukuri_sidecar.wire.postcard import (
     read_varint,
 )
 from kukuri_sidecar.wire.ticket import decode_ticket, encode_ticket, parse_endpoint_id, parse_peer
+from kukuri_sidecar.wire.tracker_record import open_record, parse_record, seal_record, sign_record, slot_at
 from vector_files import load
 
 EXAMPLES = settings(max_examples=60)
@@ -73,6 +75,12 @@ packets = st.builds(
     st.lists(ws.relay_urls, max_size=2),
     st.lists(ws.socket_addrs, max_size=4),
 )
+SLOT = slot_at(TopicId(bytes(32)), None, 1)
+records = st.lists(ws.endpoint_ids, max_size=5).map(lambda peers: sign_record(SLOT, SECRET, peers, []))
+
+
+def sealed(plaintext: bytes) -> bytes:
+    return hpke.seal(bytes(32), plaintext, bytes(32))
 
 
 def endpoint_info(dns: bytes) -> object:
@@ -120,6 +128,12 @@ BYTES: dict[str, tuple[Callable[[bytes], object], st.SearchStrategy[bytes]]] = {
     "option": (reader(read_option_bytes), st.binary(max_size=20)),
     "seq": (lambda data: read_seq(data, 0, read_u16, 1), st.binary(max_size=20)),
     "socket_addr": (reader(read_socket_addr), st.binary(max_size=20)),
+    "hpke": (lambda data: open_sealed(bytes(32), data), st.binary(max_size=40).map(sealed)),
+    "tracker_record": (lambda data: parse_record(SLOT, data), records),
+    "tracker_sealed": (
+        lambda data: open_record(SLOT, data),
+        records.map(lambda record: seal_record(SLOT, record, bytes(96))),
+    ),
 }
 TEXT: dict[str, tuple[Callable[[str], object], st.SearchStrategy[str]]] = {
     "base32": (decode_base32, st.binary(max_size=30).map(encode_base32)),

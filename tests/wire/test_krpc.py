@@ -36,7 +36,7 @@ from kukuri_sidecar.wire.krpc import (
 )
 from kukuri_sidecar.wire.krpc_decode import decode
 from kukuri_sidecar.wire.krpc_encode import encode
-from kukuri_sidecar.wire.mutable_item import MutableItem
+from kukuri_sidecar.wire.mutable_item import MutableItem, immutable_target
 from vector_files import load, mainline
 from wire_strategies import damaged
 
@@ -57,12 +57,38 @@ QUERIES = {
 }
 
 
+def without_put_target(data: bytes) -> bytes:
+    """Return the datagram as libtorrent and bittorrent-dht send it: only mainline names a put's target."""
+    message = bencode.decode(data)
+    assert isinstance(message, dict)
+    if message.get(b"q") == b"put":
+        arguments = message[b"a"]
+        assert isinstance(arguments, dict)
+        assert len(arguments.pop(b"target")) == 20
+    return bencode.encode(message)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        PutMutable(
+            MutableItem(EndpointId(bytes(32)), 1, bencode.Encoded(b"1:v"), bytes(64), b"salt"), b"token"
+        ),
+        PutImmutable(bencode.Encoded(b"1:v"), b"token"),
+    ],
+)
+def test_a_put_names_its_target(args: PutMutable | PutImmutable) -> None:
+    """Rust nodes (mainline 7.0.0 src/common/messages/internal.rs) drop a put that does not."""
+    target = args.item.target if isinstance(args, PutMutable) else immutable_target(args.value)
+    assert b"6:target20:" + target in encode(Query(b"tid1", DhtNodeId(bytes(20)), args))
+
+
 @pytest.mark.parametrize("vector", mainline("krpc_messages"))
 def test_a_message_is_written_as_it_was_read(vector: Any) -> None:
     data = bytes.fromhex(vector["bytes"])
     message = decode(data)
     assert not isinstance(message, BadQuery)
-    assert encode(message) == data
+    assert without_put_target(encode(message)) == data
     if vector["from"] == "own" and vector["name"] in QUERIES:
         assert message == Query(T1, CLIENT, QUERIES[vector["name"]], True)
 
@@ -127,7 +153,7 @@ def test_fields_of_puts() -> None:
 def test_real_peers_are_understood(vector: Any) -> None:
     query, reply = decode(bytes.fromhex(vector["query"])), decode(bytes.fromhex(vector["reply"]))
     assert isinstance(query, Query)
-    assert encode(query) == bytes.fromhex(vector["query"])
+    assert without_put_target(encode(query)) == bytes.fromhex(vector["query"])
     assert reply.tid == query.tid
     summary = vector["reply_summary"]
     if summary.startswith("error"):

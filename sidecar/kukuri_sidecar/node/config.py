@@ -23,6 +23,7 @@ MAX_BOOTSTRAP_PEERS = 64
 MAX_SHOWN_CHARS = 64  # of an unknown key in an error or a warning
 
 Mode = Literal["raw", "auto", "signed"]
+Scheme = Literal["announce", "tracker"]
 
 
 class NetConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -130,8 +131,8 @@ class RendezvousConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Finding members of a topic by its name."""
 
     schemes: Annotated[
-        list[Literal["announce"]], Meta(max_length=1, description="default for topic.join; [] for none")
-    ] = msgspec.field(default_factory=lambda: ["announce"])
+        list[Scheme], Meta(max_length=2, description="default for topic.join; [] for none")
+    ] = msgspec.field(default_factory=lambda: list[Scheme](("announce",)))
 
 
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

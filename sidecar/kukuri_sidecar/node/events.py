@@ -74,10 +74,11 @@ class PeerChanged:
 
 @dataclass(frozen=True, slots=True)
 class CandidateFound:
-    """Rendezvous found an address where a member of the topic should be; who it is, the handshake tells."""
+    """Rendezvous found an address where a member of the topic should be, or the id of one: never both."""
 
     topic_id: TopicId
-    address: SocketAddr
+    address: SocketAddr | None = None  # who is there, the handshake tells
+    endpoint_id: EndpointId | None = None  # where it is, the address book or nobody knows
 
 
 @dataclass(frozen=True, slots=True)

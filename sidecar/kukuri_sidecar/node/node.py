@@ -145,6 +145,7 @@ class Node:
             other_datagrams=self._dht.datagrams if self._dht else None,
         )
         self._rendezvous = Rendezvous(
+            identity=secret,
             dht=self._dht,
             peers=self.peers,
             own_addresses=self._own_addresses,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -20,7 +21,7 @@ from kukuri_sidecar.errors import (
 )
 from kukuri_sidecar.net.clock import Instants, WallMs
 from kukuri_sidecar.node.agenda import Agenda
-from kukuri_sidecar.node.config import Config
+from kukuri_sidecar.node.config import Config, Scheme
 from kukuri_sidecar.node.envelopes import (
     AUTHOR_PER_S,
     MAX_WAIT_S,
@@ -43,7 +44,7 @@ from kukuri_sidecar.node.join import JoinSupervisor
 from kukuri_sidecar.node.memory import MAX_MEMBERS_PER_TOPIC, RememberedTopic
 from kukuri_sidecar.node.peers import Peers
 from kukuri_sidecar.node.publishing import Queue, QueuedMessage, Receipt, Receipts
-from kukuri_sidecar.node.rendezvous.service import Rendezvous
+from kukuri_sidecar.node.rendezvous.service import Rendezvous, Search
 from kukuri_sidecar.node.swarm import Swarm
 from kukuri_sidecar.proto.buckets import TokenBucket
 from kukuri_sidecar.proto.core import Rng
@@ -60,9 +61,10 @@ from kukuri_sidecar.proto.gossip.events import (
 from kukuri_sidecar.proto.gossip.state import GossipCore
 from kukuri_sidecar.wire.addr import PeerHint
 from kukuri_sidecar.wire.gossip_messages import max_content_bytes
-from kukuri_sidecar.wire.hashes import message_id
+from kukuri_sidecar.wire.hashes import message_id, tracker_message_hash
 from kukuri_sidecar.wire.ids import EndpointId, MessageId, TopicId
 
+LATEST_MESSAGES = 5  # what a tracker record has room for
 FEW_NEIGHBORS = 3  # with fewer a member that rendezvous found is asked to be a neighbour
 BEHIND_RETRY_MS = 100  # our guess: a few round trips
 INVALID_EVENT_EVERY = 100  # topic.invalid: the first and every 100th (api.md section 5)
@@ -78,7 +80,7 @@ class JoinRequest:
     mode: Mode | None
     max_message_bytes: int | None
     remember: bool | None = None
-    rendezvous: bool = False  # search for members by the topic's name, ...
+    rendezvous: tuple[Scheme, ...] = ()  # search for members by the topic's name, ...
     secret: bytes | None = field(default=None, repr=False)  # ... among those who know this
 
 
@@ -141,6 +143,7 @@ class _Topic:
     messages_in: int = 0
     messages_out: int = 0
     invalid: int = 0
+    latest: deque[bytes] | None = None  # hashes of what was delivered last, for scheme tracker
 
     @property
     def max_payload_bytes(self) -> int:
@@ -215,7 +218,18 @@ class Topics:
             self.swarm.handle(JoinTopic(topic.topic_id, tuple(fresh)))
         self._supervise(topic, now)
         if request.rendezvous and self._rendezvous:
-            self._rendezvous.start(topic.topic_id, request.secret, self, lambda: len(topic.join.neighbors))
+            if "tracker" in request.rendezvous and topic.latest is None:
+                topic.latest = deque(maxlen=LATEST_MESSAGES)
+            self._rendezvous.start(
+                Search(
+                    topic_id=topic.topic_id,
+                    schemes=request.rendezvous,
+                    secret=request.secret,
+                    topics=self,
+                    neighbors=lambda: tuple(topic.join.neighbors),
+                    message_hashes=lambda: tuple(topic.latest or ()),
+                )
+            )
         return Joined(topic.topic_id, topic.join.state, topic.mode, topic.max_payload_bytes, created)
 
     async def leave(self, topic_id: TopicId) -> TopicState:
@@ -376,6 +390,8 @@ class Topics:
             return
         opened, self._opened = self._opened or Opened(message.content), None
         topic.messages_in += 1
+        if topic.latest is not None:
+            topic.latest.append(tracker_message_hash(message.content))
         topic.last_received_ms = self._wall_ms()
         self._emit(
             TopicMessage(
@@ -420,7 +436,7 @@ class Topics:
                 self._book_attempt(topic)
 
     def met(self, topic_id: TopicId, peer: EndpointId) -> None:
-        """Somebody answered where rendezvous said a member is; the topic protocol will tell if it is one."""
+        """Rendezvous says that the peer is a member; the topic protocol will tell."""
         topic = self._topics.get(topic_id)
         if topic is None or peer == self._own_id:
             return

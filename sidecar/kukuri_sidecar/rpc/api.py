@@ -55,7 +55,7 @@ Nat = Literal["none", "endpoint_independent", "address_dependent", "unknown"]
 AddressSource = Literal["interface", "dht_vote", "relay", "advertised"]
 Path = Literal["direct", "relay"]
 TopicPath = Literal["direct", "mixed", "relay"]
-Scheme = Literal["announce"]
+Scheme = Literal["announce", "tracker"]
 Derive = Literal["blake3", "kukuri_hint", "sha512"]
 Mode = Literal["raw", "auto", "signed"]
 TopicState = Literal["joining", "joined", "isolated", "paused", "left"]
@@ -355,8 +355,11 @@ class RendezvousParams(Params):
     """How to find who is in a topic."""
 
     schemes: Annotated[
-        Annotated[list[Scheme], Meta(max_length=1)] | None,
-        Meta(description="`announce`: the Mainline DHT. [] for none, null: the configured ones."),
+        Annotated[list[Scheme], Meta(max_length=2)] | None,
+        Meta(
+            description="`announce`: addresses in the Mainline DHT · `tracker`: ids in it, as "
+            "distributed-topic-tracker does (derive `sha512`). [] for none, null: the configured ones."
+        ),
     ] = None
     secret_b64: Annotated[
         Annotated[bytes, Meta(min_length=1, max_length=256)] | None,

@@ -26,9 +26,9 @@ def translate(event: node.NodeEvent) -> api.Event:
             )
         case node.CandidateFound():
             return api.PeerFoundEvent(
-                endpoint_id=None,
+                endpoint_id=None if event.endpoint_id is None else event.endpoint_id.hex(),
                 source="rendezvous",
-                addresses=[str(event.address)],
+                addresses=[] if event.address is None else [str(event.address)],
                 relay_urls=[],
                 topic_id=event.topic_id.hex(),
                 request_id=None,

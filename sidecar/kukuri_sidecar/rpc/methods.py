@@ -282,7 +282,7 @@ async def topic_join(call: Call, params: api.TopicJoinParams) -> api.TopicJoinRe
             mode=None if params.mode is None else Mode(params.mode),
             max_message_bytes=params.max_message_bytes,
             remember=params.remember,
-            rendezvous=bool(schemes),
+            rendezvous=tuple(schemes),
             secret=None if params.rendezvous is None else params.rendezvous.secret_b64,
         )
     )

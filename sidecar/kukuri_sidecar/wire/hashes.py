@@ -23,6 +23,14 @@ def message_id(content: bytes) -> MessageId:
     return MessageId(blake3(content).digest())
 
 
+def tracker_message_hash(content: bytes) -> bytes:
+    """Return how distributed-topic-tracker names a gossip message: SHA-512(content)[:32].
+
+    Source: distributed-topic-tracker 0.3.5 src/gossip/receiver.rs.
+    """
+    return hashlib.sha512(content).digest()[:ID_BYTES]
+
+
 def derive_topic_id(name: str, derive: TopicDerivation) -> TopicId:
     """Turn a topic's name into its id. DecodeError("topic") unless the name is 1-256 bytes of UTF-8.
 

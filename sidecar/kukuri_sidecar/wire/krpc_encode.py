@@ -22,6 +22,7 @@ from kukuri_sidecar.wire.krpc import (
     SampleInfohashes,
     Want,
 )
+from kukuri_sidecar.wire.mutable_item import immutable_target
 
 _Fields = dict[bytes, Encodable]
 _WANT_NAMES = ((Want.NODES, b"n4"), (Want.NODES6, b"n6"))
@@ -72,6 +73,7 @@ def _args(args: Args) -> tuple[bytes, _Fields]:
                 b"k": item.public_key,
                 b"seq": item.seq,
                 b"sig": item.signature,
+                b"target": item.target,  # not in BEP 44, but mainline (Rust) ignores a put without it
                 b"token": token,
                 b"v": item.value,
             }
@@ -79,7 +81,7 @@ def _args(args: Args) -> tuple[bytes, _Fields]:
                 put[b"salt"] = item.salt
             return b"put", put | ({} if cas is None else {b"cas": cas})
         case PutImmutable(value, token):
-            return b"put", {b"token": token, b"v": value}
+            return b"put", {b"target": immutable_target(value), b"token": token, b"v": value}
         case SampleInfohashes(target, want):
             return b"sample_infohashes", {b"target": target, **_want(want)}
         case _:

@@ -10,9 +10,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from kukuri_sidecar.node.rendezvous.service import Rendezvous
+from kukuri_sidecar.node.rendezvous.service import Rendezvous, Search
 from kukuri_sidecar.wire.addr import SocketAddr
 from kukuri_sidecar.wire.ids import EndpointId
+from kukuri_sidecar.wire.keys import SecretKey
 from node.rendezvous.fakes import LOOKUP_S, TOPIC, FakeDht, FakePeers, FakeTopic, Network
 
 pytestmark = pytest.mark.anyio
@@ -30,6 +31,7 @@ class World:
         self.dht = FakeDht(self.network, OWN)
         self.peers, self.topic = FakePeers({OTHER: PEER}), FakeTopic()
         self.rendezvous = Rendezvous(
+            identity=SecretKey(bytes(32)),
             dht=self.dht if has_dht else None,  # type: ignore[arg-type]  # stand-ins
             peers=self.peers,  # type: ignore[arg-type]
             own_addresses=lambda: (OWN,),
@@ -40,7 +42,16 @@ class World:
         )
 
     def join(self) -> bool:
-        return self.rendezvous.start(TOPIC, None, self.topic, lambda: len(self.topic.neighbors))
+        return self.rendezvous.start(
+            Search(
+                topic_id=TOPIC,
+                schemes=("announce",),
+                secret=None,
+                topics=self.topic,
+                neighbors=lambda: tuple(self.topic.neighbors),
+                message_hashes=tuple,
+            )
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
