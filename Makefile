@@ -7,7 +7,7 @@ BINARY := dist/kukuri-sidecar/kukuri-sidecar
 SOURCES := $(shell find sidecar -name '*.py') build/kukuri-sidecar.spec pyproject.toml requirements.lock
 export PYTHONPATH := sidecar
 
-.PHONY: help setup demo chat test check interop binary schema format bench-rpc sim clean
+.PHONY: help setup demo chat test check interop binary schema format bench-rpc meet sim clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -22,17 +22,17 @@ $(VENV)/.ready: requirements.lock
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --prefer-binary -r requirements.lock
 	@touch $@
 
-demo: $(BINARY) ## three sidecars on this machine meet in a topic and talk, live
+demo: $(BINARY) ## three sidecars on this machine meet by a topic's name and talk, live
 	@build/need.sh node
 	@node host-example/node/demo.mjs
 
-chat: $(BINARY) ## TOPIC=name [TICKET=...]: talk in a topic from the terminal
+chat: $(BINARY) ## TOPIC=name [TICKET=...] [DHT=host:port]: talk in a topic from the terminal
 	@build/need.sh node
-	@node host-example/node/chat.mjs "$(TOPIC)" $(TICKET)
+	@node host-example/node/chat.mjs "$(TOPIC)" $(TICKET) $(addprefix --dht=,$(DHT))
 
 test: setup $(BINARY) .cache/iroh-wheels/.ready ## all tests that need no Rust
 	@build/need.sh node
-	$(PY) -m pytest -m "not interop" $(ARGS)
+	$(PY) -m pytest -m "not interop and not slow" $(ARGS)
 	node --test host-example/node/test/
 
 check: setup ## format, lint, types, import rules, schema drift
@@ -65,8 +65,12 @@ format: setup ## let ruff format and mend
 bench-rpc: $(BINARY) ## [ARGS=--anchor]: start-up, memory, round trips and exit times of the frozen binary beside their targets
 	$(PY) tests/bench/rpc.py $(BINARY) $(ARGS)
 
+meet: setup ## two strangers meet by a topic's name, 20 times, among 500 DHT nodes of which a fifth is dead
+	$(PY) -m pytest -m slow -s tests/interop/test_rendezvous.py
+
 sim: setup ## [NODES="100 1000"]: gossip simulations of the production core beside the Rust figures
 	PYTHONPATH=sidecar:tests $(PY) -m sim.gossip_report --nodes $(or $(NODES),100 1000)
+	@PYTHONPATH=sidecar:tests $(PY) -m sim.gossip_plots .cache/gossip.png
 
 .cache/iroh-wheels/.ready: tests/peers/iroh_wheels.lock $(VENV)/.ready
 	$(PY) tests/peers/fetch_iroh_wheels.py

@@ -37,6 +37,7 @@ export interface Config {
   net?: NetConfig;
   connect?: ConnectConfig;
   dht?: DhtConfig;
+  publish?: PublishConfig;
   rendezvous?: RendezvousConfig;
   gossip?: GossipConfig;
   limits?: LimitsConfig;
@@ -67,8 +68,48 @@ export interface DhtConfig {
   bootstrap_nodes?: Array<string>;
   /** whether we answer others; client: never. Default: "auto". */
   mode?: "auto" | "client" | "server";
+  /** our record; ± 10 %; nodes forget it after two hours. Default: 3600000. */
+  republish_interval_ms?: number;
   /** remember up to 200 good nodes per family. Default: true. */
   persist_table?: boolean;
+}
+
+/** Params of `discovery.publish`. */
+export interface DiscoveryPublishParams {
+  /** Where; null: all enabled. Default: null. */
+  sinks?: Array<"dht"> | null;
+}
+
+/** One entry per sink. */
+export interface DiscoveryPublishResult {
+  /** The sinks, in the order asked for. */
+  sinks: Array<SinkResult>;
+}
+
+/** Params of `discovery.resolve`. */
+export interface DiscoveryResolveParams {
+  /** An endpoint id: 64 hex digits, or RFC 4648 base32. The key `node_id` is accepted too. */
+  endpoint_id: string;
+  /** Whom to ask; null: all that are enabled. Default: null. */
+  sources?: Array<"dht"> | null;
+  /** For all sources together. Default: 10000. */
+  timeout_ms?: number;
+  /** Stop at the first find, or when all sources are through. Default: "first". */
+  until?: "all" | "first";
+}
+
+/** What the sources say of the endpoint; only its identity is certain, and only once it is connected. */
+export interface DiscoveryResolveResult {
+  /** An endpoint id. */
+  endpoint_id: string;
+  /** Where it may be dialled. */
+  addresses: Array<ResolvedAddress>;
+  /** Relays it may be dialled through. */
+  relay_urls: Array<string>;
+  /** By source: when its first find came. */
+  latency_ms: Record<string, unknown>;
+  /** By source: error kind of those that found nothing. */
+  source_errors: Record<string, unknown>;
 }
 
 /** `error.data` of every error; hosts switch on `kind`. */
@@ -379,7 +420,7 @@ export interface PeerFoundEvent {
   /** null: not known yet. */
   endpoint_id: string | null;
   /** Who found it. */
-  source: "rendezvous";
+  source: "dht" | "rendezvous";
   /** Where to dial. */
   addresses: Array<string>;
   /** Relays to dial through. */
@@ -469,6 +510,27 @@ export interface PingResult {
   loop_lag_ms: number;
 }
 
+/** What our records say of us. */
+export interface PublishConfig {
+  /** in the DHT; auto: relay URLs while a relay is in use, else direct addresses. Default: "auto". */
+  dht?: "all" | "auto" | "direct" | "none" | "relay";
+  /** DNS TTL in our records, as iroh's. Default: 30. */
+  record_ttl_s?: number;
+}
+
+/** Our record was published in a sink, or could not be. */
+export interface PublishedEvent {
+  type: "discovery.published";
+  /** Where. */
+  sink: "dht";
+  /** It is there. */
+  ok: boolean;
+  /** Error kind of the failure. */
+  error: string | null;
+  /** Unix time of the next publication. */
+  next_at_ms: number | null;
+}
+
 /** Finding members of a topic by its name. */
 export interface RendezvousConfig {
   /** default for topic.join; [] for none. */
@@ -481,6 +543,14 @@ export interface RendezvousParams {
   schemes?: Array<"announce" | "tracker"> | null;
   /** Only who knows the same secret is found, standard base64. Default: null. */
   secret_b64?: string | null;
+}
+
+/** An address that was found. */
+export interface ResolvedAddress {
+  /** `host:port`, IPv6 in brackets. */
+  address: string;
+  /** Who named it. */
+  sources: Array<"dht">;
 }
 
 /** Params of `shutdown`. */
@@ -499,6 +569,20 @@ export interface ShutdownResult {
   closed_connections: number;
   /** Published messages that found no neighbour. */
   unsent_messages: number;
+}
+
+/** What became of our record in one sink. */
+export interface SinkResult {
+  /** Where. */
+  sink: "dht";
+  /** It is there. */
+  ok: boolean;
+  /** Places that keep it. */
+  stored: number;
+  /** Error kind; `no_addresses`: there is nothing that may be published. */
+  error: string | null;
+  /** Unix time of the next publication; null when none is planned. */
+  next_at_ms: number | null;
 }
 
 /** One topic. */
@@ -651,7 +735,7 @@ export interface TopicPublishParams {
   scope?: "neighbors" | "swarm";
   /** Without neighbours: fail, or wait for the first one. Default: "error". */
   if_isolated?: "error" | "queue";
-  /** How long a queued message waits. Default: 30000. */
+  /** How long a queued message waits; a signed one 90 s at most, as signatures expire. Default: 30000. */
   queue_ttl_ms?: number;
   /** A `topic.published` event follows. Default: false. */
   confirm?: boolean;
@@ -696,7 +780,7 @@ export interface TopicStateEvent {
 }
 
 /** The params of an `event` notification. Ignore types you do not know. */
-export type AnyEvent = (EventHeader) & (NodeChangedEvent | PeerStateEvent | TopicStateEvent | PeerFoundEvent | NeighborUpEvent | NeighborDownEvent | TopicMessageEvent | TopicInvalidEvent | TopicPublishedEvent | LogEvent | LaggedEvent);
+export type AnyEvent = (EventHeader) & (NodeChangedEvent | PeerStateEvent | TopicStateEvent | PeerFoundEvent | PublishedEvent | NeighborUpEvent | NeighborDownEvent | TopicMessageEvent | TopicInvalidEvent | TopicPublishedEvent | LogEvent | LaggedEvent);
 
 /** Methods by name: what they take, what they give. */
 export interface Methods {
@@ -712,6 +796,10 @@ export interface Methods {
   "node.info": { params: NoParams; result: NodeInfoResult };
   /** Return a string another user can paste. */
   "node.ticket": { params: NodeTicketParams; result: NodeTicketResult };
+  /** Find addresses of an endpoint id; all enabled sources race. */
+  "discovery.resolve": { params: DiscoveryResolveParams; result: DiscoveryResolveResult };
+  /** Publish our record now; it is otherwise published on change and on schedule. */
+  "discovery.publish": { params: DiscoveryPublishParams; result: DiscoveryPublishResult };
   /** Dial a peer and keep it. */
   "peer.connect": { params: PeerConnectParams; result: PeerConnectResult };
   /** Close the connection; `forget` also drops what we remember about the peer. */

@@ -2,9 +2,10 @@
 /**
  * A terminal chat: one topic, whoever is there.
  *
- *     node chat.mjs TOPIC [TICKET...] [--name NAME] [--local] [-- PROGRAM ARGS...]
+ *     node chat.mjs TOPIC [TICKET...] [--name NAME] [--local] [--dht HOST:PORT]... [-- PROGRAM ARGS...]
  *
- * `/ticket` prints what a friend puts after the topic; `--local` stays on this computer. Lines can be piped in, too.
+ * The topic's name is enough to meet, through the public DHT or the one that `--dht` names. `/ticket` prints what a
+ * friend can put after the topic as well; `--local` stays on this computer. Lines can be piped in, too.
  */
 import { userInfo } from "node:os";
 import { createInterface } from "node:readline";
@@ -47,7 +48,10 @@ async function main() {
     api_version: 1,
     client: { name: "chat" },
     ephemeral: true,
-    config: options.local ? { net: { bind_v4: "127.0.0.1:0", bind_v6: null } } : {},
+    config: {
+      ...(options.local && { net: { bind_v4: "127.0.0.1:0", bind_v6: null } }),
+      ...(options.dht && { dht: { bootstrap_nodes: options.dht } }),
+    },
   });
   const { topic_id } = await sidecar.call("topic.join", { topic: options.topic, bootstrap: options.tickets });
   print(`${paint(1, options.topic)}  ${dim(`you are ${options.name}; ${HELP}`)}`);
@@ -152,7 +156,11 @@ function readArguments() {
     const { values, positionals } = parseArgs({
       args: end >= 0 ? args.slice(0, end) : args,
       allowPositionals: true,
-      options: { name: { type: "string" }, local: { type: "boolean" } },
+      options: {
+        name: { type: "string" },
+        local: { type: "boolean" },
+        dht: { type: "string", multiple: true },
+      },
     });
     const [topic, ...tickets] = positionals;
     if (!topic) throw new Error("which topic?");
@@ -161,11 +169,12 @@ function readArguments() {
       tickets,
       name: values.name ?? userInfo().username,
       local: values.local ?? false,
+      dht: values.dht,
       command,
     };
   } catch (error) {
     console.error(
-      `${error instanceof Error ? error.message : error}\nusage: node chat.mjs TOPIC [TICKET...] [--name NAME] [--local] [-- PROGRAM ARGS...]`,
+      `${error instanceof Error ? error.message : error}\nusage: node chat.mjs TOPIC [TICKET...] [--name NAME] [--local] [--dht HOST:PORT]... [-- PROGRAM ARGS...]`,
     );
     process.exit(2);
   }

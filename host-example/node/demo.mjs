@@ -1,28 +1,38 @@
 // @ts-check
 /**
- * Three sidecars on this computer meet in one topic and talk; tells live what happens and how long it takes.
+ * Three sidecars on this computer meet by nothing but a topic's name and talk; tells live what happens and how long
+ * it takes. The name leads them together through a DHT of their own, one node of it, that runs beside them.
  *
- *     node host-example/node/demo.mjs [--topic NAME] [-- PROGRAM ARGS...]
+ *     node host-example/node/demo.mjs [--topic NAME] [--ticket] [-- PROGRAM ARGS...]
+ *
+ * With `--ticket` there is no DHT: the first hands a ticket to the others.
  *
  * Loopback only, nothing is written to disk. Exit code 0 means that every message arrived.
  */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { performance } from "node:perf_hooks";
+import { createInterface } from "node:readline";
+import { parseArgs } from "node:util";
 
-import { Sidecar } from "./client.mjs";
+import { findSidecar, Sidecar } from "./client.mjs";
 
 const DEADLINE_MS = 30_000;
 const NAMES = ["Ada", "Ben", "Cleo"];
-/** Loopback binds; nobody is asked for addresses and nobody is told ours. */
-const CONFIG = { net: { bind_v4: "127.0.0.1:0", bind_v6: null } };
+/** Loopback binds: nothing leaves this computer. */
+const NET = { bind_v4: "127.0.0.1:0", bind_v6: null };
 
-const { topic, command } = readArguments(process.argv.slice(2));
+const { topic, byTicket, command } = readArguments(process.argv.slice(2));
 const start = performance.now();
 const deadline = AbortSignal.timeout(DEADLINE_MS);
 /** @type {Node[]} */
 const nodes = [];
+/** @type {import("node:child_process").ChildProcess | undefined} */
+let dht;
 
 const since = (/** @type {number} */ begin) => `${(performance.now() - begin).toFixed(1)} ms`;
 let lastSaid = "";
+let summary = "";
 /** @param {string} text */
 function say(text) {
   lastSaid = text;
@@ -44,7 +54,8 @@ class Node {
     this.spawnTime = since(begin);
   }
 
-  async open() {
+  /** @param {import("./client.mjs").Methods["initialize"]["params"]["config"]} config */
+  async open(config) {
     const begin = performance.now();
     const events = await this.sidecar.subscribe({ types: ["topic.*"] }, { signal: deadline });
     void this.#listen(events);
@@ -54,7 +65,7 @@ class Node {
       api_version: 1,
       client: { name: "demo" },
       ephemeral: true,
-      config: CONFIG,
+      config,
     });
     this.id = info.endpoint_id;
     say(
@@ -101,10 +112,72 @@ class Node {
 }
 
 async function main() {
+  const bootstrap = byTicket ? [] : await serveDht();
   say(`Starting ${NAMES.length} sidecars; they know nothing of each other.`);
   for (const name of NAMES) nodes.push(new Node(name));
-  await Promise.all(nodes.map((node) => node.open()));
+  const found = byTicket ? { enable_dht: false } : { dht: { bootstrap_nodes: bootstrap } };
+  await Promise.all(nodes.map((node) => node.open({ net: NET, ...found })));
+  const topicId = await (byTicket ? meetByTicket() : meetByName());
+  await talk(topicId);
+  for (const node of nodes) {
+    const begin = performance.now();
+    const { code, signal } = await node.sidecar.close();
+    if (code !== 0) throw new Error(`${node.name} ended with ${signal ?? `code ${code}`}`);
+    say(`${node.name} left in good order, ${since(begin)}`);
+  }
+  if (dht) {
+    const begin = performance.now();
+    await endDht();
+    if (dht.exitCode !== 0) throw new Error(`the DHT ended with ${dht.signalCode ?? `code ${dht.exitCode}`}`);
+    say(`The DHT node ended in good order, ${since(begin)}`);
+  }
+  say(summary);
+}
 
+/** One DHT node that always serves, in a process of the same program. @returns {Promise<string[]>} where it is */
+async function serveDht() {
+  const begin = performance.now();
+  const [program, ...args] = command ?? [findSidecar()];
+  dht = spawn(program, [...args, "serve", "dht"], { stdio: ["pipe", "pipe", "inherit"], windowsHide: true });
+  const { stdin, stdout } = dht;
+  if (!stdin || !stdout) throw new Error("no pipes");
+  stdin.on("error", () => {}); // it is gone; whoever waits for it says so
+  const failed = once(dht, "exit").then(([code]) => Promise.reject(new Error(`the DHT ended with code ${code}`)));
+  failed.catch(() => {});
+  const started = once(createInterface({ input: stdout }), "line", { signal: deadline });
+  started.catch(() => {});
+  const [line] = await Promise.race([started, failed]).catch((error) => {
+    throw error.code === "ENOENT" ? new Error(`cannot start ${program}: ${error.message}`) : error;
+  });
+  const { addresses } = JSON.parse(line);
+  say(`A DHT of our own serves at ${addresses[0]}, ${since(begin)} after its process was spawned.`);
+  return addresses;
+}
+
+async function endDht() {
+  if (!dht?.pid || dht.exitCode !== null || dht.signalCode !== null) return;
+  dht.stdin?.end();
+  await once(dht, "exit");
+}
+
+/** Everybody joins at the same time and is told nothing but the name. @returns {Promise<string>} */
+async function meetByName() {
+  say(`All join the topic "${topic}" at the same time; its name is all they have.`);
+  const begin = performance.now();
+  const ids = await Promise.all(
+    nodes.map(async (node) => {
+      const up = node.next("its first neighbour", (event) => event.type === "topic.neighbor_up");
+      const { topic_id } = await node.call("topic.join", { topic });
+      const took = (await up) - begin;
+      say(`${node.name} found somebody by the topic's name, after ${took.toFixed(0)} ms`);
+      return topic_id;
+    }),
+  );
+  return ids[0];
+}
+
+/** @returns {Promise<string>} */
+async function meetByTicket() {
   const [first, ...others] = nodes;
   const { ticket, reason } = await first.call("node.ticket", { kind: "iroh" });
   if (ticket === null) throw new Error(`${first.name} has no ticket: ${reason}`);
@@ -120,6 +193,11 @@ async function main() {
     say(`${node.name} joined with it and has a neighbour after ${((await up) - begin).toFixed(1)} ms`);
   }
 
+  return topic_id;
+}
+
+/** Everybody says hello, everybody else hears it. @param {string} topic_id */
+async function talk(topic_id) {
   const latencies = [];
   for (const sender of nodes) {
     const text = `Hello from ${sender.name}, ${performance.now()}`;
@@ -140,16 +218,8 @@ async function main() {
     );
   }
 
-  for (const node of nodes) {
-    const begin = performance.now();
-    const { code, signal } = await node.sidecar.close();
-    if (code !== 0) throw new Error(`${node.name} ended with ${signal ?? `code ${code}`}`);
-    say(`${node.name} left in good order, ${since(begin)}`);
-  }
   latencies.sort((a, b) => a - b);
-  say(
-    `Done: ${latencies.length} of ${latencies.length} deliveries, median ${latencies[latencies.length >> 1].toFixed(1)} ms, slowest ${latencies[latencies.length - 1].toFixed(1)} ms.`,
-  );
+  summary = `Done: ${latencies.length} of ${latencies.length} deliveries, median ${latencies[latencies.length >> 1].toFixed(1)} ms, slowest ${latencies[latencies.length - 1].toFixed(1)} ms.`;
 }
 
 /** Say what went wrong, end every sidecar, exit 1. @param {any} error */
@@ -164,7 +234,7 @@ function fail(error) {
     if (sidecar.stderrTail)
       console.error(`--- last words of ${name}'s sidecar ---\n${sidecar.stderrTail.trimEnd()}`);
   }
-  void Promise.all(nodes.map(({ sidecar }) => sidecar.close())).then(() => process.exit());
+  void Promise.all([endDht(), ...nodes.map(({ sidecar }) => sidecar.close())]).then(() => process.exit());
 }
 
 /** @param {string[]} args */
@@ -172,12 +242,18 @@ function readArguments(args) {
   const end = args.indexOf("--");
   const command = end >= 0 ? /** @type {[string, ...string[]]} */ (args.slice(end + 1)) : undefined;
   const own = end >= 0 ? args.slice(0, end) : args;
-  const topic = own[0] === "--topic" ? own[1] : "kukuri:topic:demo";
-  if (!topic || own.length > 2 || (own.length > 0 && own[0] !== "--topic") || command?.length === 0) {
-    console.error("usage: node demo.mjs [--topic NAME] [-- PROGRAM ARGS...]");
+  try {
+    const { values } = parseArgs({
+      args: own,
+      options: { topic: { type: "string", default: "kukuri:topic:demo" }, ticket: { type: "boolean" } },
+    });
+    if (!values.topic || command?.length === 0) throw new Error("a name or a program is missing");
+    return { topic: values.topic, byTicket: values.ticket ?? false, command };
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    console.error("usage: node demo.mjs [--topic NAME] [--ticket] [-- PROGRAM ARGS...]");
     process.exit(2);
   }
-  return { topic, command };
 }
 
 main().catch(fail);

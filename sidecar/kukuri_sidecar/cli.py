@@ -1,4 +1,6 @@
-"""The command line: serves on stdio, or answers a question about itself. Exit codes are api.md section 3.
+"""The command line: serves on stdio, serves a DHT, or answers a question about itself.
+
+Exit codes are api.md section 3.
 
 Serving imports in the order of need: descriptors and the end watch first, so that nothing can print into
 the wire and a SIGTERM during start-up finds somebody; then asyncio; the node after the first answer.
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from kukuri_sidecar.node.dht_server import DhtServer
     from kukuri_sidecar.rpc.api import LogLevel
     from kukuri_sidecar.rpc.framing import Framing
     from kukuri_sidecar.rpc.lifetime import EndWatch
@@ -43,6 +46,8 @@ def main() -> int:
         return _say(openrpc_json().decode() + "\n")
     if arguments.selftest:
         return _selftest()
+    if arguments.command == "serve":
+        return _serve_dht(arguments)
     if arguments.command == "schema":
         return _schema(arguments.directory, check=arguments.check)
     serve(started_at, arguments.framing, arguments.log_level, arguments.log_format)
@@ -130,11 +135,34 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     schema = commands.add_parser("schema", help="write rpc-schema/")
     schema.add_argument("--check", action="store_true", help="compare only; exit 1 when it is stale")
     schema.add_argument("--directory", default="rpc-schema")
+    modes = commands.add_parser("serve", help="serve a network instead of a host").add_subparsers(
+        dest="mode", required=True
+    )
+    dht = modes.add_parser(
+        "dht",
+        help="bootstrap nodes of a DHT of your own",
+        description="Prints one line of JSON with its addresses and serves until stdin closes or a SIGTERM.",
+    )
+    dht.add_argument(
+        "--bind", metavar="HOST:PORT", default="127.0.0.1:0", help="an IP address; default %(default)s"
+    )
+    dht.add_argument("--bootstrap", metavar="HOST:PORT", nargs="+", default=[], help="nodes to join")
+    test_network = dht.add_argument_group("a test network")
+    test_network.add_argument(
+        "--nodes", metavar="N", type=int, default=1, help="so many nodes in this process"
+    )
+    test_network.add_argument(
+        "--dead", metavar="FRACTION", type=float, default=0.0, help="of them never answer"
+    )
+    test_network.add_argument(
+        "--delay-ms", metavar="MS", type=int, default=0, help="how late every datagram leaves"
+    )
     return parser.parse_args(arguments)
 
 
 def _selftest() -> int:
     """Prove that a frozen build holds every module that is imported lazily."""
+    import kukuri_sidecar.node.dht_server  # noqa: F401
     from kukuri_sidecar.rpc.node_task import load
     from kukuri_sidecar.rpc.schema import files
     from kukuri_sidecar.wire.keys import SecretKey, verify
@@ -157,6 +185,49 @@ def _schema(directory: str, *, check: bool) -> int:
     for name in changed:
         _say(f"{'stale' if check else 'wrote'} {directory}/{name}\n")
     return EXIT_STALE_SCHEMA if check and changed else 0
+
+
+def _serve_dht(arguments: argparse.Namespace) -> int:
+    """Serve the DHT alone, then end the process; its life is bound to stdin as the life of every sidecar."""
+    from kukuri_sidecar.rpc.lifetime import EndWatch
+
+    end = EndWatch(0, os.getppid())
+
+    import asyncio
+    from random import SystemRandom
+
+    from kukuri_sidecar.errors import InvalidConfig
+    from kukuri_sidecar.node.dht_server import DhtServer, check_options
+
+    try:
+        options = check_options(
+            bind=arguments.bind,
+            bootstrap=arguments.bootstrap,
+            nodes=arguments.nodes,
+            dead=arguments.dead,
+            delay_ms=arguments.delay_ms,
+        )
+        server = DhtServer(options, SystemRandom())
+        server.bind()
+    except (InvalidConfig, OSError) as exc:
+        sys.stderr.write(f"kukuri-sidecar serve dht: {exc}\n")
+        return EXIT_USAGE
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run_dht(server, end))
+    raise AssertionError("unreachable")
+
+
+async def _run_dht(server: DhtServer, end: EndWatch) -> None:
+    import json
+    from functools import partial
+
+    import anyio
+
+    end.on_end(partial(os._exit, 0))  # nothing is to be saved, and nobody to be told
+    async with anyio.create_task_group() as tasks:
+        addresses = await tasks.start(server.run)
+        _say(json.dumps({"addresses": [str(address) for address in addresses]}) + "\n")
+        sys.stdout.flush()
 
 
 def _say(text: str) -> int:

@@ -47,6 +47,10 @@ def main() -> None:
             print(row, flush=True)
             rows.append(row)
     print(f"\n{table(rows)}")
+    load, cores = os.getloadavg()[1], os.cpu_count() or 1
+    if load > cores / 2:
+        busy = f"{load:.1f} on {cores} cores"
+        print(f"\nThe machine was busy ({busy}): of the times, min and CPU say more than p50.")
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 

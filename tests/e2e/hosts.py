@@ -1,7 +1,8 @@
 """What the end-to-end tests share: several nodes at once, refusals, reads repeated until they are true."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -74,3 +75,11 @@ async def ended(host: Sidecar) -> int:
     """Wait for the end of the process; return the exit code."""
     with anyio.fail_after(DEADLINE_S):
         return await host.process.wait()
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """Give an address that swallows every packet."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hole:
+        hole.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{hole.getsockname()[1]}"

@@ -19,11 +19,13 @@ from kukuri_sidecar.node.memory import (
     MAX_PEERS,
     MAX_TOPICS,
     PEERS_FILE,
+    RECORDS_FILE,
     SAVE_INTERVAL_S,
     TOPICS_FILE,
     Keeper,
     Memory,
     RememberedPeer,
+    RememberedRecord,
     RememberedTopic,
 )
 from kukuri_sidecar.node.node import Node, NodeOptions
@@ -78,6 +80,18 @@ def test_what_was_saved_is_there_after_a_restart(profile: Profile) -> None:
     assert load(profile) == (topics, peers, [])
 
 
+def test_the_newest_records_seen_are_there_after_a_restart(profile: Profile) -> None:
+    records = [RememberedRecord(f"{number:064x}", 1_763_790_000_000_000 + number) for number in range(1_002)]
+    Memory(profile).save_records(records)
+    memory = Memory(profile)
+    assert memory.records() == records[2:], "the latest thousand"
+    assert memory.warnings == []
+    write(profile, RECORDS_FILE, {"version": 1, "records": [{"endpoint_id": "zz", "timestamp_us": 1}]})
+    memory = Memory(profile)
+    assert memory.records() == []
+    assert len(memory.warnings) == 1
+
+
 def test_parsed_fields(profile: Profile) -> None:
     (kept,) = [topic(5, members=["0a" * 32, "0b" * 32])]
     assert kept.id == bytes(31) + b"\5"
@@ -105,7 +119,7 @@ peers_ = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)  # each one syncs
 @given(
     topics=st.lists(topics_, max_size=5, unique_by=lambda one: one.topic_id),
     peers=st.lists(peers_, max_size=5, unique_by=lambda one: one.endpoint_id),

@@ -96,6 +96,23 @@ async def test_a_lost_neighbor_is_replaced_and_the_return_of_the_lost_one_notice
     await until(lambda: a.state is b.state is TopicState.JOINED, 80)
 
 
+async def test_a_node_that_lost_all_neighbors_asks_members_that_it_only_heard_of(world: World) -> None:
+    """Even those that once had no slot for it: the swarm may be small enough now."""
+    a, b, c = await world.node(), await world.node(), await world.node()
+    await a.join()
+    await b.join(a.hint)
+    await c.join()
+    await until(lambda: a.neighbors() == 1)
+    membership = a.topics.swarm._core._topics[TOPIC].membership
+    membership.passive[c.id] = b.id
+    membership._refused[c.id] = None
+    a.peers.learn(c.hint, "gossip")
+    world.net.kill(b.endpoint)
+    await until(lambda: a.state is TopicState.ISOLATED, 20)
+    assert await until(lambda: a.state is TopicState.JOINED) < 1
+    assert a.info.neighbors == (c.id,)
+
+
 async def test_a_message_waits_for_the_first_neighbor_and_is_confirmed(world: World) -> None:
     a, b = await world.node(), await world.node()
     await a.join()
@@ -204,3 +221,20 @@ async def test_modes_and_sizes_of_a_joined_topic_are_fixed(world: World) -> None
         a.publish(bytes(4058), queue=True)
     assert caught.value.details == {"limit": 4057, "size": 4058}
     assert a.publish(bytes(4057), queue=True) == "queued"
+
+
+async def test_a_changed_network_ends_every_pause(world: World) -> None:
+    """After an hour offline the next try is a minute away; a new address makes it now."""
+    a, b = await world.node(), await world.node()
+    await b.join()
+    b.endpoint.is_up = False
+    await a.join(b.hint)
+    await anyio.sleep(3_600)
+    b.endpoint.is_up = True
+    while a.peers.retry_at(b.id) < anyio.current_time() + 5:  # in the middle of a long pause
+        b.endpoint.is_up = False
+        await anyio.sleep(1)
+    b.endpoint.is_up = True
+    a.peers.network_changed()
+    a.topics.network_changed()
+    assert await until(lambda: a.state is TopicState.JOINED) < 1

@@ -66,6 +66,7 @@ async def rust_peer(
     bind: str = "127.0.0.1:0",
     secret_hex: str | None = None,
     max_message_size: int | None = None,
+    dht: Sequence[str] = (),
     rust_log: str = "warn",
 ) -> AsyncIterator["RustPeer"]:
     """Start a peer and wait until it is bound; at the end close its stdin, then kill it by its own handle."""
@@ -78,6 +79,8 @@ async def rust_peer(
         command += ["--secret-hex", secret_hex]
     if max_message_size is not None:
         command += ["--max-message-size", str(max_message_size)]
+    if dht:
+        command += ["--dht", ",".join(dht)]
     process = await anyio.open_process(command, env={**os.environ, "RUST_LOG": rust_log})
     peer = RustPeer(process)
     try:

@@ -100,7 +100,11 @@ class Sidecar:
     _untaken: list[Json] = field(default_factory=list)
     _answers: dict[int | None, Json] = field(default_factory=dict)
     _changed: anyio.Event = field(default_factory=anyio.Event)
+    _may_read: anyio.Event = field(default_factory=anyio.Event)
     _last_id: int = 0
+
+    def __post_init__(self) -> None:
+        self._may_read.set()
 
     @property
     def endpoint_id(self) -> str:
@@ -143,6 +147,14 @@ class Sidecar:
             raise RpcError(answer["error"])
         return answer["result"]
 
+    def stop_reading(self) -> None:
+        """Leave what the sidecar writes in its pipe, as a host does that hangs."""
+        self._may_read = anyio.Event()
+
+    def read_on(self) -> None:
+        """Read again."""
+        self._may_read.set()
+
     async def join(self, topic_id: str, *bootstrap: str, **more: Any) -> Json:
         return await self.call("topic.join", topic_id=topic_id, bootstrap=list(bootstrap), **more)
 
@@ -150,6 +162,18 @@ class Sidecar:
         return await self.call(
             "topic.publish", topic_id=topic_id, payload_b64=base64.b64encode(payload).decode(), **more
         )
+
+    async def publish_batch(self, topic_id: str, payloads: list[bytes], **more: Any) -> list[Json]:
+        """Publish up to 50 messages in one JSON-RPC batch."""
+        requests = []
+        for payload in payloads:
+            self._last_id += 1
+            params = {"topic_id": topic_id, "payload_b64": base64.b64encode(payload).decode(), **more}
+            requests.append(
+                {"jsonrpc": "2.0", "id": self._last_id, "method": "topic.publish", "params": params}
+            )
+        await self.send_raw(json.dumps(requests).encode() + b"\n")
+        return [await self.answer(request["id"]) for request in requests]
 
     async def wait(self, type_: str, timeout_s: float = DEADLINE_S, **fields: Any) -> Json:
         """Take the first fitting event that nobody has taken yet."""
@@ -203,6 +227,7 @@ class Sidecar:
         assert self.process.stdout is not None
         buffer = b""
         async for chunk in self.process.stdout:
+            await self._may_read.wait()
             *lines, buffer = (buffer + chunk).split(b"\n")
             for line in lines:
                 message = json.loads(line)

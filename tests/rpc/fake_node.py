@@ -17,11 +17,13 @@ from anyio.abc import TaskStatus
 from kukuri_sidecar import errors
 from kukuri_sidecar.node.events import (
     Emit,
+    EndpointFound,
     NeighborUp,
     NodeChanged,
     NodeInfo,
     Online,
     PeerState,
+    RecordPublished,
     TopicChanged,
     TopicState,
 )
@@ -131,15 +133,48 @@ class Peers:
         ]
 
 
+class Discovery:
+    """Knows one peer; asked for it, tells it as an event too."""
+
+    def __init__(self, emit: Emit) -> None:
+        self.emit = emit
+
+    async def resolve(
+        self,
+        endpoint_id: EndpointId,
+        sources: Sequence[str] | None,
+        *,
+        timeout_s: float,
+        until_first: bool,
+        request_id: str | int | None,
+    ) -> Any:
+        if endpoint_id != PEER_ID:
+            raise errors.NoAddresses("nobody knows", source_errors={"dht": "no_addresses"})
+        self.emit(EndpointFound(PEER_ID, "dht", (ADDRESS,), (), request_id))
+        return SimpleNamespace(
+            addresses={ADDRESS: ["dht"]}, relay_urls={}, latency_s={"dht": 0.64}, source_errors={}
+        )
+
+    async def publish(self, sinks: Sequence[str] | None) -> list[Any]:
+        self.emit(RecordPublished("dht", True, None, 1_763_793_600_000))
+        return [
+            SimpleNamespace(sink=sink, ok=True, stored=20, error=None, next_at_ms=1_763_793_600_000)
+            for sink in sinks or ["dht"]
+        ]
+
+
 class Node:
     def __init__(self, options: NodeOptions, emit: Emit) -> None:
         self.options = options
         self.emit = emit
         self.endpoint_id = OWN_ID
-        self.config = SimpleNamespace(log=SimpleNamespace(level="info", format="json"))
+        self.config = SimpleNamespace(
+            log=SimpleNamespace(level="info", format="json"), rendezvous=SimpleNamespace(schemes=["announce"])
+        )
         self.opened = SimpleNamespace(identity="ephemeral", locked=(), warnings=(), restored_topics=0)
         self.topics = Topics(emit)
         self.peers = Peers()
+        self.discovery = Discovery(emit)
 
     @classmethod
     async def open(cls, options: NodeOptions, emit: Emit) -> "Node":

@@ -148,7 +148,8 @@ def test_every_node_event_has_its_event() -> None:
     from kukuri_sidecar.rpc.feed import _STATE_KEYS
 
     told = {"log", "lagged"}
-    assert len(get_args(node_events.NodeEvent)) == len(api.EVENTS) - len(told)
+    shared = {node_events.CandidateFound, node_events.EndpointFound}  # one event: discovery.peer_found
+    assert len(get_args(node_events.NodeEvent)) == len(api.EVENTS) - len(told) + len(shared) - 1
     assert set(_STATE_KEYS) <= set(api.EVENTS)
 
 
@@ -186,6 +187,8 @@ def test_the_examples_of_the_contract_decode() -> None:
         },
         "shutdown": {"deadline_ms": 2000},
         "node.ticket": {"kind": "iroh"},
+        "discovery.resolve": {"endpoint_id": "19" * 32, "until": "all"},
+        "discovery.publish": {"sinks": ["dht"]},
         "peer.connect": {"peer": "19" * 32 + "@198.51.100.4:40123"},
         "peer.disconnect": {"endpoint_id": "19" * 32, "forget": True},
         "peer.list": {"state": "connected", "limit": 64},

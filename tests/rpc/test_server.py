@@ -233,7 +233,7 @@ def running() -> Any:
         ("topic.join", {"topic": ""}, "invalid_params", {"path": "topic"}),
         ("topic.join", {"topic": "é" * 129}, "invalid_params", {"path": "topic"}),
         ("topic.join", {"topic": "x", "derive": "md5"}, "invalid_params", {"path": "derive"}),
-        ("topic.join", {"topic": "x", "rendezvous": {}}, "invalid_params", {"path": "rendezvous"}),
+        ("topic.join", {"topic": "x", "rendezvous": {"x": 1}}, "invalid_params", {"path": "rendezvous.x"}),
         ("topic.join", {"topic_id": TOPIC.upper()}, "invalid_params", {"path": "topic_id"}),
         ("topic.join", {"topic_id": TOPIC + "\n"}, "invalid_params", {"path": "topic_id"}),
         (
@@ -406,6 +406,32 @@ def test_connect_and_disconnect(running: Host) -> None:
         "rtt_ms": 1,
     }
     assert running.result("peer.disconnect", node_id="a" * 52, forget=True) == {"was_connected": True}
+
+
+def test_resolve_and_publish() -> None:
+    with Host(*TOY) as host:
+        host.result("initialize", api_version=1)
+        host.result("events.subscribe", types=["discovery.*"])
+        assert host.result("discovery.resolve", endpoint_id=PEER, until="all") == {
+            "endpoint_id": PEER,
+            "addresses": [{"address": "127.0.0.1:4433", "sources": ["dht"]}],
+            "relay_urls": [],
+            "latency_ms": {"dht": 640},
+            "source_errors": {},
+        }
+        found = host.event()
+        assert (found["type"], found["endpoint_id"], found["source"]) == ("discovery.peer_found", PEER, "dht")
+        assert found["addresses"] == ["127.0.0.1:4433"]
+        assert isinstance(found["request_id"], int), "the request that asked"
+        assert host.result("discovery.publish", sinks=["dht"])["sinks"] == [
+            {"sink": "dht", "ok": True, "stored": 20, "error": None, "next_at_ms": 1763793600000}
+        ]
+        published = host.event()
+        assert (published["type"], published["sink"], published["ok"]) == ("discovery.published", "dht", True)
+        failed = error(host, "discovery.resolve", endpoint_id="11" * 32)
+        assert failed["data"]["kind"] == "no_addresses"
+        assert failed["data"]["details"] == {"source_errors": {"dht": "no_addresses"}}
+        assert error(host, "discovery.resolve", endpoint_id=PEER, sources=["dns"])["code"] == -32602
 
 
 def test_tickets(running: Host) -> None:

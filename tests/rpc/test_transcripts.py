@@ -1,5 +1,6 @@
 """The transcripts in rpc-schema/examples are documentation that is executed, as it stands."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,18 @@ FILES = sorted(EXAMPLES.glob("*.jsonl"))
 
 
 def test_the_examples_are_found() -> None:
-    assert {"hello", "errors", "batch"} <= {path.stem for path in FILES}
+    assert {"hello", "errors", "batch", "meeting", "peers", "limits"} <= {path.stem for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_replay(path: Path) -> None:
     transcript = Transcript(path)
-    with Host() as host:
-        for kind, text in transcript.steps():
+    hosts: dict[str, Host] = {}
+    with ExitStack() as stack:
+        for whose, kind, text in transcript.steps():
+            if whose not in hosts:
+                hosts[whose] = stack.enter_context(Host())
+            host = hosts[whose]
             if kind == "-->":
                 host.send(transcript.written(text))
             elif kind == "<--":

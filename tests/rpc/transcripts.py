@@ -3,7 +3,9 @@
     # a comment
     --> what the host writes, as it is
     <-- what the sidecar writes next, as JSON
-    exit 0      (after the host has closed stdin; the last line)
+    exit 0      (after the host has closed stdin; its last line)
+
+A step with a number before it (`2-->`, `2<--`, `2exit 0`) belongs to another sidecar and its host.
 
 A string `"<...>"` in an expectation is a placeholder: `<any>`, a JSON type (`<int>`, `<str>`, `<bool>`,
 `<object>`, `<array>`), or a name with a capital (`<Topic>`), which binds at its first use, must be the same
@@ -29,6 +31,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "<array>": (list,),
 }
 NAME = re.compile(r"<[A-Z]\w*>")
+STEP = re.compile(r"(\d?)(-->|<--|exit) (.*)")
 
 
 class Transcript:
@@ -38,13 +41,13 @@ class Transcript:
         self.names: dict[str, Json] = {}
         self.lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
 
-    def steps(self) -> Iterator[tuple[str, str]]:
-        """Yield (`-->`, `<--` or `exit`, the rest of the line)."""
+    def steps(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (whose, `-->`, `<--` or `exit`, the rest of the line)."""
         for line in self.lines:
-            kind, _, rest = line.partition(" ")
-            if kind not in ("-->", "<--", "exit"):
+            step = STEP.fullmatch(line)
+            if step is None:
                 raise ValueError(f"neither comment nor step: {line}")
-            yield kind, rest
+            yield step[1], step[2], step[3]
 
     def written(self, text: str) -> bytes:
         """Return what the host writes, its names filled in."""

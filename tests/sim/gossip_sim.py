@@ -78,6 +78,7 @@ class GossipSim:
         self._number: dict[EndpointId, int] = {}
         self._message_ids: dict[bytes, MessageId] = {}
         self.on_delivered: Callable[[SimNode, Delivered], None] = lambda _node, _effect: None
+        self.dial_timeout_s: float | None = None  # dials that fail are reported after this; upstream: never
         self.payloads = 0  # Gossip messages received
         self.controls = 0  # all other messages received
         for _ in range(count):
@@ -144,6 +145,10 @@ class GossipSim:
                     self.kernel.schedule(self.kernel.now + notice_s(), self._time_out, node, other)
 
     # --- looking -----------------------------------------------------------------------------------------
+
+    def number(self, peer: EndpointId) -> int:
+        """Return the number of a peer."""
+        return self._number[peer]
 
     def view(self, number: int) -> TopicView:
         """Return what a peer knows of the topic."""
@@ -250,9 +255,12 @@ class GossipSim:
     def _send(self, node: SimNode, to: int, message: GossipMessage) -> None:
         other = self.nodes[to]
         when = self.links.arrival(node.number, to, self.kernel.now)
-        if when is None:
+        is_reachable = other.is_alive and self.links.connected(node.number, to)
+        if not is_reachable and to not in node.connections and self.dial_timeout_s is not None:
+            self.kernel.schedule(self.kernel.now + self.dial_timeout_s, self._dial_failed, node, to)
+        if when is None or not is_reachable:
             return
-        if to not in node.connections and other.is_alive:
+        if to not in node.connections:
             node.connections[to] = None
             other.connections[node.number] = None
         self.kernel.schedule(when, self._arrive, other, node.id, message)
@@ -279,6 +287,10 @@ class GossipSim:
         if node.is_alive and other in node.connections and is_gone:
             del node.connections[other]
             self.handle(node, PeerDisconnected(peer_id(other)))
+
+    def _dial_failed(self, node: SimNode, to: int) -> None:
+        if node.is_alive and to not in node.connections:
+            self.handle(node, PeerDisconnected(peer_id(to)))
 
     def _time_out(self, node: SimNode, other: int) -> None:
         if node.is_alive and other in node.connections and not self.links.connected(node.number, other):

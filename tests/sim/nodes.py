@@ -15,9 +15,11 @@ from kukuri_sidecar.node.config import Config, resolve
 from kukuri_sidecar.node.envelopes import Envelopes, Mode
 from kukuri_sidecar.node.events import NodeEvent, TopicMessage, TopicState
 from kukuri_sidecar.node.peers import Peers
-from kukuri_sidecar.node.topics import JoinRequest, Topics
+from kukuri_sidecar.node.topics import JoinRequest, TopicInfo, Topics
 from kukuri_sidecar.proto.gossip.config import GossipConfig
+from kukuri_sidecar.proto.gossip.events import Send
 from kukuri_sidecar.wire.addr import HostPort, PeerHint
+from kukuri_sidecar.wire.gossip_messages import GossipMessage
 from kukuri_sidecar.wire.ids import TopicId
 from kukuri_sidecar.wire.keys import SecretKey
 from kukuri_sidecar.wire.peer_data import encode_peer_data
@@ -35,6 +37,8 @@ class Node:
     rng: Random
     config: Config = field(default_factory=Config)
     events: list[NodeEvent] = field(default_factory=list)
+    log: list[tuple[float, NodeEvent]] = field(default_factory=list)  # the same with their times
+    clock_skew_ms: int = 0  # how far the wall clock is ahead
 
     def __post_init__(self) -> None:
         self.id = self.secret.endpoint_id
@@ -44,7 +48,7 @@ class Node:
             alpn="/iroh-gossip/1",
             config=self.config,
             book=AddressBook(),
-            emit=self.events.append,
+            emit=self._emit,
             rng=self.rng,
             wall_ms=self.wall_ms,
         )
@@ -55,7 +59,7 @@ class Node:
             config=self.config,
             peers=self.peers,
             agenda=self.agenda,
-            emit=self.events.append,
+            emit=self._emit,
             rng=self.rng,
             wall_ms=self.wall_ms,
             bootstrap=(),
@@ -64,37 +68,60 @@ class Node:
         swarm = self.topics.swarm
         self.peers.wire(self.endpoint, swarm.user_for, swarm.unreachable, self.topics.topics_of)
 
-    @staticmethod
-    def wall_ms() -> int:
-        return 1_700_000_000_000 + round(anyio.current_time() * 1000)
+    def _emit(self, event: NodeEvent) -> None:
+        self.events.append(event)
+        self.log.append((anyio.current_time(), event))
+
+    def wall_ms(self) -> int:
+        return 1_700_000_000_000 + round(anyio.current_time() * 1000) + self.clock_skew_ms
 
     @property
     def hint(self) -> PeerHint:
         return PeerHint(self.id, (HostPort(*self.endpoint.address),))
 
-    async def join(self, *bootstrap: PeerHint, mode: Mode | None = None) -> None:
-        await self.topics.join(JoinRequest(TOPIC, None, bootstrap, mode, None))
+    async def join(self, *bootstrap: PeerHint, mode: Mode | None = None, topic_id: TopicId = TOPIC) -> None:
+        await self.topics.join(JoinRequest(topic_id, None, bootstrap, mode, None))
 
     def publish(
-        self, payload: bytes, *, queue: bool = False, confirm: bool = False, ttl_s: float = 30.0
+        self,
+        payload: bytes,
+        *,
+        queue: bool = False,
+        confirm: bool = False,
+        ttl_s: float = 30.0,
+        neighbors_only: bool = False,
+        topic_id: TopicId = TOPIC,
     ) -> str:
         published = self.topics.publish(
-            TOPIC, payload, neighbors_only=False, queue=queue, queue_ttl_s=ttl_s, confirm=confirm
+            topic_id, payload, neighbors_only=neighbors_only, queue=queue, queue_ttl_s=ttl_s, confirm=confirm
         )
         return published.state
 
+    def say(self, peer: Node, *messages: GossipMessage) -> None:
+        """Send messages past the core to a connected peer, as only a program of its own would."""
+        for message in messages:
+            self.topics.swarm._perform(Send((peer.id,), TOPIC, message), anyio.current_time())
+        self.topics.swarm._flush()
+
+    @property
+    def messages(self) -> list[TopicMessage]:
+        return [event for event in self.events if isinstance(event, TopicMessage)]
+
     @property
     def received(self) -> list[bytes]:
-        return [event.payload for event in self.events if isinstance(event, TopicMessage)]
+        return [message.payload for message in self.messages]
+
+    @property
+    def info(self) -> TopicInfo:
+        (info,) = self.topics.list([TOPIC])
+        return info
 
     @property
     def state(self) -> TopicState:
-        (info,) = self.topics.list(None)
-        return info.state
+        return self.info.state
 
     def neighbors(self) -> int:
-        (info,) = self.topics.list(None)
-        return len(info.neighbors)
+        return len(self.info.neighbors)
 
 
 class World:
@@ -103,6 +130,11 @@ class World:
     def __init__(self, net: SimNet, tasks: anyio.abc.TaskGroup, rng: Random) -> None:
         self.net, self._tasks, self._rng = net, tasks, rng
         self._count = 0
+
+    def chain(self, *nodes: Node) -> None:
+        """Let each of the nodes reach those beside it and no other."""
+        for i, a in enumerate(nodes):
+            self.net.apart |= {frozenset((a.id, b.id)) for b in nodes[i + 2 :]}
 
     async def node(self, **config: object) -> Node:
         self._count += 1

@@ -156,6 +156,7 @@ class SimNet:
     def __init__(self) -> None:
         self.at: dict[SocketAddr, SimEndpoint] = {}
         self.sides: dict[EndpointId, int] = {}  # partition; endpoints on different sides are cut off
+        self.apart: set[frozenset[EndpointId]] = set()  # pairs that never reach one another
         self._tasks: TaskGroup
         self._ports = itertools.count(1000)
 
@@ -166,7 +167,8 @@ class SimNet:
 
     def is_open(self, a: SimEndpoint, b: SimEndpoint) -> bool:
         same_side = self.sides.get(a.endpoint_id, 0) == self.sides.get(b.endpoint_id, 0)
-        return a.is_up and b.is_up and same_side
+        is_apart = frozenset((a.endpoint_id, b.endpoint_id)) in self.apart
+        return a.is_up and b.is_up and same_side and not is_apart
 
     def later(self, connection: SimConnection, action: Callable[[], None]) -> None:
         """Run after one latency, in order; lost when the way is cut by then."""

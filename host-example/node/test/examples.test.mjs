@@ -1,6 +1,7 @@
 /** The examples as a person runs them, with the real sidecar on loopback. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
@@ -56,6 +57,24 @@ test("the demo delivers everything and ends with 0", async (t) => {
   const demo = new Example(t, process.execPath, file("../demo.mjs"));
   assert.equal(await demo.exit, 0, demo.text);
   assert.match(demo.text, /Done: 6 of 6 deliveries/);
+  assert.match(demo.text, /A DHT of our own serves at 127\.0\.0\.1:\d+/);
+  for (const name of ["Ada", "Ben", "Cleo"]) assert.match(demo.text, new RegExp(`${name} found somebody by the`));
+});
+
+test("the demo works by ticket, without a DHT", async (t) => {
+  const demo = new Example(t, process.execPath, file("../demo.mjs"), "--ticket");
+  assert.equal(await demo.exit, 0, demo.text);
+  assert.match(demo.text, /Done: 6 of 6 deliveries/);
+  assert.doesNotMatch(demo.text, /DHT/);
+});
+
+test("the demo says how to use it", async (t) => {
+  const wrong = spawn(process.execPath, [file("../demo.mjs"), "--tickets"]);
+  t.after(() => wrong.kill());
+  let text = "";
+  wrong.stderr.setEncoding("utf8").on("data", (chunk) => (text += chunk));
+  assert.equal(await new Promise((resolve) => wrong.once("close", resolve)), 2);
+  assert.match(text, /usage: node demo\.mjs \[--topic NAME\] \[--ticket\]/);
 });
 
 test("a demo that cannot work says why and ends with 1", async (t) => {
@@ -83,6 +102,19 @@ test("two chats meet by ticket, talk, list each other and leave", async (t) => {
   await anna.until(/is gone/);
   anna.child.stdin.end();
   assert.equal(await anna.exit, 0, anna.text);
+});
+
+test("two chats meet by the topic's name alone", async (t) => {
+  const [program, ...args] = command;
+  const dht = spawn(program, [...args, "serve", "dht"], { env: loopbackEnv, stdio: ["pipe", "pipe", "inherit"] });
+  t.after(() => dht.kill());
+  const [line] = await once(dht.stdout, "data");
+  const [address] = JSON.parse(line).addresses;
+  const anna = chat(t, "by name", "--name", "Anna", "--local", "--dht", address);
+  const bert = chat(t, "by name", "--name", "Bert", "--local", "--dht", address);
+  await Promise.all([anna.until(/is connected to you/), bert.until(/is connected to you/)]);
+  anna.say("no ticket");
+  await bert.until(/^Anna {2}no ticket$/m);
 });
 
 test("a line typed before anybody is there is kept for the first who comes", async (t) => {

@@ -111,7 +111,20 @@ class DhtConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mode: Annotated[
         Literal["auto", "server", "client"], Meta(description="whether we answer others; client: never")
     ] = "auto"
+    republish_interval_ms: Annotated[
+        int, Meta(ge=60_000, le=6_000_000, description="our record; ± 10 %; nodes forget it after two hours")
+    ] = 3_600_000
     persist_table: Annotated[bool, Meta(description="remember up to 200 good nodes per family")] = True
+
+
+class PublishConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What our records say of us."""
+
+    dht: Annotated[
+        Literal["auto", "none", "relay", "direct", "all"],
+        Meta(description="in the DHT; auto: relay URLs while a relay is in use, else direct addresses"),
+    ] = "auto"
+    record_ttl_s: Annotated[int, Meta(ge=1, le=86_400, description="DNS TTL in our records, as iroh's")] = 30
 
 
 class RendezvousConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -146,6 +159,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     net: NetConfig = NetConfig()
     connect: ConnectConfig = ConnectConfig()
     dht: DhtConfig = DhtConfig()
+    publish: PublishConfig = PublishConfig()
     rendezvous: RendezvousConfig = RendezvousConfig()
     gossip: GossipConfig = GossipConfig()
     limits: LimitsConfig = LimitsConfig()

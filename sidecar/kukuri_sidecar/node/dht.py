@@ -75,14 +75,15 @@ class Dht:
         self._readers: dict[LookupId, MemoryObjectSendStream[Finding]] = {}
         self._next_lookup = 1
         self._tasks: TaskGroup | None = None
-        self._is_local = True
+        self._hosts: tuple[HostPort, ...] = ()
 
     async def run(
         self, bound: Sequence[SocketAddr], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Join the DHT from the ``bound`` sockets and stay in it until cancelled."""
         storage = Storage(self._config)
-        self._is_local = all(ipaddress.ip_address(address.host).is_loopback for address in bound)
+        self._hosts = _reachable(self._bootstrap, bound)
+        literals = tuple(SocketAddr(*host) for host in self._hosts if _is_literal(host))
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             for address in bound:
@@ -91,6 +92,7 @@ class Dht:
                     is_v6=is_v6,
                     rng=self._rng,
                     config=self._config,
+                    bootstrap=[address for address in literals if address.is_ipv6 is is_v6],
                     saved=self._saved.get(is_v6),
                     storage=storage,
                 )
@@ -156,7 +158,7 @@ class Dht:
         self._arm(is_v6)
 
     def _arm(self, is_v6: bool) -> None:
-        self._agenda.set(("dht", is_v6), self._cores[is_v6].deadline(), partial(self._on_deadline, is_v6))
+        self._agenda.set((self, is_v6), self._cores[is_v6].deadline(), partial(self._on_deadline, is_v6))
 
     def _arm_all(self) -> None:
         for is_v6 in self._cores:
@@ -193,23 +195,40 @@ class Dht:
                 reader.send_nowait(finding)
 
     async def _resolve_bootstrap(self, is_v6: bool) -> None:
-        for text in self._bootstrap:
-            try:
-                host = HostPort.parse(text)
-            except DecodeError:
-                continue  # the configuration was checked; nothing else can be here
-            if self._is_local and not _is_loopback(host):
-                continue  # a socket bound to loopback reaches nobody there: do not even ask for the name
-            addresses = tuple(a for a in await resolve_host(host) if a.is_ipv6 is is_v6)
-            if addresses:
-                self._feed(is_v6, AddNodes(addresses, are_bootstrap=True))
+        """Give the core what the hosts' names say, each as soon as it is known: a dead name delays nobody."""
+        found: dict[SocketAddr, None] = {}
+
+        async def resolve(host: HostPort) -> None:
+            fresh = dict.fromkeys(a for a in await resolve_host(host) if a.is_ipv6 is is_v6)
+            if fresh.keys() - found.keys():
+                found.update(fresh)
+                self._feed(is_v6, AddNodes(tuple(found), are_bootstrap=True))
+
+        async with anyio.create_task_group() as tasks:
+            for host in self._hosts:
+                tasks.start_soon(resolve, host)
+
+
+def _reachable(bootstrap: Sequence[str], bound: Sequence[SocketAddr]) -> tuple[HostPort, ...]:
+    """Return the bootstrap hosts that our sockets may reach: from loopback only loopback."""
+    is_local = all(ipaddress.ip_address(address.host).is_loopback for address in bound)
+    hosts = []
+    for text in bootstrap:
+        with suppress(DecodeError):  # the configuration was checked; nothing else can be here
+            hosts.append(HostPort.parse(text))
+    return tuple(host for host in hosts if not is_local or _is_loopback(host))
+
+
+def _is_literal(host: HostPort) -> bool:
+    try:
+        ipaddress.ip_address(host.host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: HostPort) -> bool:
-    try:
-        return ipaddress.ip_address(host.host).is_loopback
-    except ValueError:
-        return host.host == "localhost"
+    return ipaddress.ip_address(host.host).is_loopback if _is_literal(host) else host.host == "localhost"
 
 
 async def _until_finished(receive: AsyncIterator[Finding], count: int) -> AsyncIterator[Finding]:

@@ -18,6 +18,8 @@ MAX_AGE_MS = 120_000  # gossip-wire.md section 6: ts window -120 s ... +30 s
 MAX_AHEAD_MS = 30_000
 AUTHOR_PER_S = 50.0  # gossip-wire.md section 6: per author 50/s, burst 200
 AUTHOR_BURST = 200.0
+OWN_BURST = 100.0  # of our own: half of what receivers allow, as what was delayed may arrive together
+MAX_WAIT_S = 90.0  # unsent: leaves 30 s for the way, repairs and clocks that differ
 MAX_AUTHORS = 10_000  # with a rate of their own, least recently heard forgotten first
 
 

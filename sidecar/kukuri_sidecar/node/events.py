@@ -82,6 +82,27 @@ class CandidateFound:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointFound:
+    """A source told where an endpoint is; ``request_id`` is the host's request that asked for it."""
+
+    endpoint_id: EndpointId
+    source: str
+    addresses: tuple[SocketAddr, ...]
+    relay_urls: tuple[str, ...]
+    request_id: str | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPublished:
+    """Our record was published in a sink, or not. ``error`` is an error kind, ``next_at_ms`` Unix time."""
+
+    sink: str
+    ok: bool
+    error: str | None
+    next_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class TopicChanged:
     """A topic changed its state. ``next_attempt_at_ms`` is Unix time."""
 
@@ -147,6 +168,8 @@ class TopicPublished:
 
 NodeEvent = (
     CandidateFound
+    | EndpointFound
+    | RecordPublished
     | NodeChanged
     | PeerChanged
     | TopicChanged

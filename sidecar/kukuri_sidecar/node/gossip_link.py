@@ -5,7 +5,7 @@ Knows streams and frames; what a frame means is the topics service's business (g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -91,7 +91,7 @@ class GossipLink:
     # --- out -------------------------------------------------------------------------------------------
 
     def queue(
-        self, topic_id: TopicId, frame: bytes, *, is_payload: bool, is_last: bool, receipt: Receipt | None
+        self, topic_id: TopicId, frame: bytes, *, is_payload: bool, is_last: bool, receipts: Sequence[Receipt]
     ) -> None:
         """Take one frame for the next ``flush``. Payloads are dropped while the peer does not read."""
         if not self._batches:
@@ -104,8 +104,7 @@ class GossipLink:
         batch = self._batches.setdefault(topic_id, _Batch())
         batch.frames.append(frame)
         batch.is_last = is_last
-        if receipt:
-            batch.receipts.append(receipt)
+        batch.receipts += receipts
 
     def flush(self, now: float) -> None:
         """Write what was queued: one write per topic, the header together with the first frame (rule 1)."""
@@ -144,8 +143,8 @@ class GossipLink:
         most = MAX_BACKLOG_BYTES + self._max_message_bytes(topic_id)
         self._max_backlog_bytes = max(self._max_backlog_bytes, most)
         for receipt in batch.receipts:
-            receipt.sent_to += 1
-            self._unacked.append((outgoing.stream_id, outgoing.written, receipt))
+            if receipt.note_sent(self.peer):
+                self._unacked.append((outgoing.stream_id, outgoing.written, receipt))
         if batch.is_last:
             del self._outgoing[topic_id]
 

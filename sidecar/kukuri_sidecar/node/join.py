@@ -112,6 +112,13 @@ class JoinSupervisor:
             self._until = now + self._hurry.wait_s(now)
             self._hurry.take(now)
 
+    def network_changed(self, now: float) -> None:
+        """What failed may work now: an isolated topic begins its schedule anew, at once."""
+        if not self.neighbors:
+            self._failures = 0
+            self._is_trying = False
+            self._until = now
+
     def unreachable(self, peer: EndpointId, now: float) -> None:
         """Note that a dial failed: when nobody else is left to answer, the attempt is over."""
         if self._is_trying and peer in self._asked:

@@ -1,6 +1,6 @@
-"""What survives a restart: remembered topics, and the places where peers were met.
+"""What survives a restart: remembered topics, the places where peers were met, the newest records seen.
 
-Two small files in the profile. Caches, not truth: a damaged file is moved aside and reported, never fatal.
+Three small files in the profile. Caches, not truth: a damaged file is moved aside and reported, never fatal.
 Not here: the identity.
 """
 
@@ -19,12 +19,15 @@ from kukuri_sidecar.node.envelopes import Mode
 from kukuri_sidecar.node.profile import Profile
 from kukuri_sidecar.wire.addr import HostPort
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
+from kukuri_sidecar.wire.mutable_item import MAX_SEQ
 
 TOPICS_FILE = "topics.json"
 PEERS_FILE = "peers.json"
-VERSION: Literal[1] = 1  # of both files; another one is not ours to read
+RECORDS_FILE = "records.json"
+VERSION: Literal[1] = 1  # of every file; another one is not ours to read
 MAX_TOPICS = 1024  # the most that limits.topics allows
 MAX_PEERS = 1024  # api.md section 6: persist_peers
+MAX_RECORDS = 1_000  # node.discovery.freshness
 MAX_PEER_AGE_MS = 30 * 24 * 3600 * 1000
 MAX_MEMBERS_PER_TOPIC = 64
 SAVE_INTERVAL_S = 5.0  # what a crash may forget; a write happens only after a change
@@ -70,6 +73,18 @@ class RememberedPeer(Struct, frozen=True):
         return HostPort.parse(self.host)
 
 
+class RememberedRecord(Struct, frozen=True):
+    """The timestamp (Unix microseconds) of the newest record that was seen of an endpoint."""
+
+    endpoint_id: str
+    timestamp_us: Annotated[int, Meta(ge=0, le=MAX_SEQ)]
+
+    @property
+    def id(self) -> EndpointId:
+        """The endpoint id; DecodeError when the file holds something else."""
+        return EndpointId.from_hex(self.endpoint_id)
+
+
 class _TopicsFile(Struct):
     version: Literal[1]
     topics: list[RememberedTopic]
@@ -78,6 +93,11 @@ class _TopicsFile(Struct):
 class _PeersFile(Struct):
     version: Literal[1]
     peers: list[RememberedPeer]
+
+
+class _RecordsFile(Struct):
+    version: Literal[1]
+    records: list[RememberedRecord]
 
 
 _FileT = TypeVar("_FileT", bound=Struct)
@@ -105,6 +125,12 @@ class Memory:
         peers = [peer for peer in file.peers if now_ms - peer.seen_ms < MAX_PEER_AGE_MS] if file else []
         return self._sound(PEERS_FILE, peers[-MAX_PEERS:], lambda peer: (peer.id, peer.place))
 
+    def records(self) -> list[RememberedRecord]:
+        """Return the newest records seen; none, and a warning, when the file is damaged."""
+        file = self._load(RECORDS_FILE, _RecordsFile)
+        records = file.records[-MAX_RECORDS:] if file else []
+        return self._sound(RECORDS_FILE, records, lambda record: (record.id, None))
+
     def save_topics(self, topics: Iterable[RememberedTopic]) -> None:
         """Replace the remembered topics; StorageError when the disk refuses."""
         self._save(TOPICS_FILE, _TopicsFile(VERSION, list(topics)))
@@ -112,6 +138,10 @@ class Memory:
     def save_peers(self, peers: Iterable[RememberedPeer]) -> None:
         """Replace the remembered peers, the most recently met last; StorageError when the disk refuses."""
         self._save(PEERS_FILE, _PeersFile(VERSION, list(peers)[-MAX_PEERS:]))
+
+    def save_records(self, records: Iterable[RememberedRecord]) -> None:
+        """Replace the newest records seen, the most recent last; StorageError when the disk refuses."""
+        self._save(RECORDS_FILE, _RecordsFile(VERSION, list(records)[-MAX_RECORDS:]))
 
     def _load(self, name: str, type_: type[_FileT]) -> _FileT | None:
         try:
@@ -160,10 +190,12 @@ class Keeper:
         memory: Memory,
         topics: Callable[[], Sequence[RememberedTopic]],
         peers: Callable[[], Sequence[RememberedPeer]],
+        records: Callable[[], Sequence[RememberedRecord]] = tuple,
     ) -> None:
         self._memory = memory
         self._topics = topics
         self._peers = peers
+        self._records = records
 
     async def run(self) -> None:
         """Save now and then, until cancelled."""
@@ -172,9 +204,14 @@ class Keeper:
             await self.save()
 
     async def save(self) -> None:
-        """Write both files if they changed."""
-        topics, peers = self._topics(), self._peers()  # on the loop: the thread sees lists nobody changes
-        for write in (lambda: self._memory.save_topics(topics), lambda: self._memory.save_peers(peers)):
+        """Write the files that changed."""
+        # On the loop: the thread sees lists nobody changes.
+        topics, peers, records = self._topics(), self._peers(), self._records()
+        for write in (
+            lambda: self._memory.save_topics(topics),
+            lambda: self._memory.save_peers(peers),
+            lambda: self._memory.save_records(records),
+        ):
             try:
                 await anyio.to_thread.run_sync(write)
             except StorageError as exc:

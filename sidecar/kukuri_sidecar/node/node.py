@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from kukuri_sidecar.errors import InvalidConfig
-from kukuri_sidecar.net.clock import wall_ms
+from kukuri_sidecar.net.clock import Instants, wall_ms
 from kukuri_sidecar.net.interfaces import local_addresses
 from kukuri_sidecar.net.quic import QuicConfig, QuicEndpoint, QuicLimits
 from kukuri_sidecar.node import identity
@@ -29,15 +29,21 @@ from kukuri_sidecar.node.config import (
     resolve,
 )
 from kukuri_sidecar.node.dht import Dht
+from kukuri_sidecar.node.discovery.dht import DhtRecords
+from kukuri_sidecar.node.discovery.freshness import Freshness
+from kukuri_sidecar.node.discovery.provider import select
+from kukuri_sidecar.node.discovery.publisher import Publisher
+from kukuri_sidecar.node.discovery.service import Discovery
 from kukuri_sidecar.node.envelopes import Envelopes
 from kukuri_sidecar.node.events import Emit, NodeChanged, NodeInfo
 from kukuri_sidecar.node.gossip_link import MAX_STREAM_BACKLOG_BYTES
-from kukuri_sidecar.node.memory import Keeper, Memory, RememberedPeer, RememberedTopic
+from kukuri_sidecar.node.memory import Keeper, Memory, RememberedPeer, RememberedRecord, RememberedTopic
 from kukuri_sidecar.node.own_addresses import online, own_addresses
 from kukuri_sidecar.node.peers import Peers
 from kukuri_sidecar.node.profile import Profile, default_data_dir
 from kukuri_sidecar.node.rendezvous.service import Rendezvous
 from kukuri_sidecar.node.topics import Topics
+from kukuri_sidecar.proto.core import Rng
 from kukuri_sidecar.proto.dht.config import DhtConfig
 from kukuri_sidecar.proto.gossip.config import GossipConfig, MembershipConfig
 from kukuri_sidecar.wire.addr import EndpointAddr, HostPort, SocketAddr
@@ -50,6 +56,7 @@ from kukuri_sidecar.wire.ticket import encode_ticket, parse_peer
 
 CONFIG_FILE = "config.json"
 WATCH_INTERVAL_S = 5.0  # how often interfaces are looked at; a look costs half a millisecond
+MIN_STREAMS = 128  # trust.md M2: that a peer may open towards us
 CLOSE_GRACE_S = 0.5  # for the close frames of a shutdown
 
 
@@ -141,12 +148,14 @@ class Node:
             identity=secret,
             dht=self._dht,
             peers=self.peers,
-            own_addresses=lambda: tuple(address for address, _ in self.info().addresses),
+            own_addresses=self._own_addresses,
             port=lambda: self._endpoint.bound[0].port,
             emit=emit,
             rng=rng,
             wall_ms=wall_ms,
         )
+        self._freshness = Freshness(wall_ms)
+        self.discovery = self._discovery(secret, config, rng)
         self.topics = Topics(
             own_id=self.endpoint_id,
             core_config=_gossip_config(config),
@@ -161,8 +170,11 @@ class Node:
             rendezvous=self._rendezvous,
         )
         swarm = self.topics.swarm
-        self.peers.wire(self._endpoint, swarm.user_for, swarm.unreachable, self.topics.topics_of)
-        self._keeper = Keeper(memory, self.topics.remembered, self._met_peers) if memory else None
+        find = self.discovery.find if self.discovery.can_find else None
+        self.peers.wire(self._endpoint, swarm.user_for, swarm.unreachable, self.topics.topics_of, find)
+        self._keeper = (
+            Keeper(memory, self.topics.remembered, self._met_peers, self._seen_records) if memory else None
+        )
         announces = config.gossip.announce_capabilities
         self._extension = encode_capabilities(OURS) if announces else b""
         self._interfaces: tuple[str, ...] = ()
@@ -197,6 +209,7 @@ class Node:
         memory = Memory(profile) if profile and effective.config.persist_peers else None
         topics = memory.topics() if memory else []
         peers = memory.peers(wall_ms()) if memory else []
+        records = memory.records() if memory else []
         warnings += memory.warnings if memory else []
         most = effective.config.limits.topics
         if len(topics) > most:
@@ -213,6 +226,7 @@ class Node:
         )
         for peer in peers:
             node._book.prove(peer.id, peer.place, peer.seen_ms)
+        node._freshness.restore((record.id, record.timestamp_us) for record in records)
         return node
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -231,12 +245,13 @@ class Node:
                 if self._dht:
                     await tasks.start(self._dht.run, self._endpoint.bound)
                 await tasks.start(self._rendezvous.run)
+                await tasks.start(self.discovery.run)
                 self._look_around()
                 tasks.start_soon(self._watch_addresses)
                 for text in self.config.bootstrap_peers:
                     hint = parse_peer(text)
                     self.peers.learn(hint, "bootstrap")
-                    self.peers.want(hint.endpoint_id)
+                    self.peers.want(hint.endpoint_id, for_host=True)
                 for topic in self._remembered:
                     await self.topics.restore(topic)
                 if self._keeper:
@@ -286,6 +301,36 @@ class Node:
             return f"{self.endpoint_id.hex()}@{HostPort(*direct[0])}", None
         return encode_ticket(EndpointAddr(self.endpoint_id, tuple(direct))), None
 
+    def _discovery(self, secret: SecretKey, config: Config, rng: Rng) -> Discovery:
+        if self._dht is None:
+            return Discovery([], [], self._emit)
+        dht = DhtRecords(
+            self._dht,
+            secret,
+            self._freshness,
+            self._own_addresses,
+            ttl_s=config.publish.record_ttl_s,
+            wall_ms=wall_ms,
+        )
+        publisher = Publisher(
+            dht,
+            lambda: select(config.publish.dht, self._own_addresses()),
+            interval_s=config.dht.republish_interval_ms / 1000,
+            emit=self._emit,
+            rng=rng,
+            instants=Instants(wall_ms),
+        )
+        return Discovery([dht], [publisher], self._emit)
+
+    def _own_addresses(self) -> tuple[SocketAddr, ...]:
+        return tuple(address for address, _ in self.info().addresses)
+
+    def _seen_records(self) -> list[RememberedRecord]:
+        return [
+            RememberedRecord(endpoint_id.hex(), timestamp_us)
+            for endpoint_id, timestamp_us in self._freshness.newest().items()
+        ]
+
     def _met_peers(self) -> list[RememberedPeer]:
         return [
             RememberedPeer(endpoint_id.hex(), str(place), seen_ms)
@@ -307,6 +352,10 @@ class Node:
             self.topics.set_own_data(
                 encode_peer_data(None, [address for address, _ in info.addresses], self._extension)
             )
+            if self._shown is not None:
+                self.peers.network_changed()
+                self.topics.network_changed()
+            self.discovery.addresses_changed()
         self._shown = info
         self._emit(NodeChanged(info))
 
@@ -333,6 +382,7 @@ def _quic_config(config: Config) -> QuicConfig:
             dead_after_s=connect.dead_after_ms / 1000,
             keep_alive_s=connect.keepalive_interval_ms / 1000,
             max_stream_backlog_bytes=MAX_STREAM_BACKLOG_BYTES,
+            streams_uni=max(MIN_STREAMS, 2 * config.limits.topics),  # a topic ends its stream for another one
         ),
     )
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import anyio
 
 from kukuri_sidecar.errors import LimitReached
 from kukuri_sidecar.node.agenda import Agenda
 from kukuri_sidecar.node.events import Emit, TopicPublished
-from kukuri_sidecar.wire.ids import MessageId, TopicId
+from kukuri_sidecar.wire.ids import EndpointId, MessageId, TopicId
 
 MAX_QUEUED_MESSAGES = 64  # per isolated topic (api.md 4.6)
 MAX_OPEN_RECEIPTS = 1024  # confirmed messages whose acknowledgements are awaited, all topics
@@ -26,6 +26,15 @@ class Receipt:
     on_change: Callable[[Receipt], None]
     sent_to: int = 0
     acked_by: int = 0
+    _peers: dict[EndpointId, None] = field(default_factory=dict)
+
+    def note_sent(self, peer: EndpointId) -> bool:
+        """The message goes to ``peer``; False when it did before: whoever asks for it again counts once."""
+        if peer in self._peers:
+            return False
+        self._peers[peer] = None
+        self.sent_to += 1
+        return True
 
     def note_ack(self) -> None:
         """One more neighbour has every byte of the message."""
@@ -55,8 +64,8 @@ class Queue:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def add(self, message: QueuedMessage) -> None:
-        """Keep the message; LimitReached when ``MAX_QUEUED_MESSAGES`` wait already."""
+    def require_room(self) -> None:
+        """Raise LimitReached when ``MAX_QUEUED_MESSAGES`` wait already."""
         if len(self._messages) >= MAX_QUEUED_MESSAGES:
             raise LimitReached(
                 "as many messages as allowed wait for the first neighbour",
@@ -64,6 +73,10 @@ class Queue:
                 max=MAX_QUEUED_MESSAGES,
                 retry_at_ms=None,
             )
+
+    def add(self, message: QueuedMessage) -> None:
+        """Keep the message; LimitReached as ``require_room``."""
+        self.require_room()
         self._messages.append(message)
         self._arm()
 
@@ -109,27 +122,38 @@ class Receipts:
         self._agenda = agenda
         self._emit = emit
         self._open: dict[Receipt, tuple[TopicId, MessageId]] = {}
+        self._by_message: dict[tuple[TopicId, MessageId], list[Receipt]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, topic_id: TopicId, message_id: MessageId, *, promised: bool = False) -> Receipt:
-        """Begin to count for a message. LimitReached when ``MAX_OPEN_RECEIPTS`` are awaited already.
-
-        ``promised``: the message comes from a queue, which has a bound of its own, and was accepted long ago.
-        """
-        if len(self._open) >= MAX_OPEN_RECEIPTS and not promised:
+    def require_room(self) -> None:
+        """Raise LimitReached when ``MAX_OPEN_RECEIPTS`` are awaited already."""
+        if len(self._open) >= MAX_OPEN_RECEIPTS:
             raise LimitReached(
                 "as many confirmations as allowed are awaited",
                 limit="open_receipts",
                 max=MAX_OPEN_RECEIPTS,
                 retry_at_ms=None,
             )
+
+    def open(self, topic_id: TopicId, message_id: MessageId, *, promised: bool = False) -> Receipt:
+        """Begin to count for a message; LimitReached as ``require_room``.
+
+        ``promised``: the message comes from a queue, which has a bound of its own, and was accepted long ago.
+        """
+        if not promised:
+            self.require_room()
         receipt = Receipt(self._on_ack)
         self._open[receipt] = (topic_id, message_id)
+        self._by_message.setdefault((topic_id, message_id), []).append(receipt)
         deadline = anyio.current_time() + RECEIPT_TIMEOUT_S
         self._agenda.set(("receipt", receipt), deadline, lambda _: self._settle(receipt, "expired"))
         return receipt
+
+    def of(self, topic_id: TopicId, message_id: MessageId) -> Sequence[Receipt]:
+        """Return who counts for a message that is about to be sent, pushed or asked for."""
+        return self._by_message.get((topic_id, message_id), ())
 
     def _on_ack(self, receipt: Receipt) -> None:
         if receipt.acked_by >= min(CONFIRM_NEIGHBORS, receipt.sent_to):
@@ -139,4 +163,8 @@ class Receipts:
         key = self._open.pop(receipt, None)
         if key:
             self._agenda.cancel(("receipt", receipt))
+            same = self._by_message[key]
+            same.remove(receipt)
+            if not same:
+                del self._by_message[key]
             self._emit(TopicPublished(*key, state, receipt.acked_by))

@@ -6,6 +6,7 @@ Knows nothing of hosts, payload formats or join policy; its owner hears of neigh
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -84,6 +85,9 @@ class SwarmOwner(Protocol):
     def max_message_bytes(self, topic_id: TopicId) -> int | None:
         """Return the frame limit of a joined topic, None of any other."""
 
+    def receipts(self, topic_id: TopicId, message_id: MessageId) -> Sequence[Receipt]:
+        """Return what counts the acknowledgements of a message."""
+
 
 @dataclass
 class Counters:
@@ -104,7 +108,7 @@ class _Frame:
     data: bytes
     is_payload: bool
     is_last: bool
-    receipt: Receipt | None
+    receipts: tuple[Receipt, ...] = ()
 
 
 class Swarm:
@@ -128,23 +132,32 @@ class Swarm:
         self._is_pumping = False
         self._armed = inf
         self._progress = anyio.Event()  # acknowledgements arrived or a link went
-        self._receipt: tuple[MessageId, Receipt] | None = None  # of the broadcast being performed
 
     # --- the owner's side ------------------------------------------------------------------------------
 
-    def handle(self, event: GossipInput, receipt: tuple[MessageId, Receipt] | None = None) -> None:
-        """Feed one event; a ``receipt`` counts the acknowledgements of the message it names."""
+    def handle(self, event: GossipInput) -> None:
+        """Feed one event; if a pump is under way it will come to it."""
         self._inbox.append(event)
-        if self._is_pumping:
-            return  # the pump under way will come to it; it is not a broadcast
-        self._receipt = receipt
         self._pump()
-        self._receipt = None
 
     @property
     def linked_peers(self) -> tuple[EndpointId, ...]:
         """Peers with a usable connection."""
         return self._links.peers
+
+    def passive_view(self, topic_id: TopicId) -> tuple[EndpointId, ...]:
+        """Return members of the topic that others told us of and that are no neighbours."""
+        view = self._core.view(topic_id)
+        return view.passive if view else ()
+
+    def needs(self, peer: EndpointId) -> bool:
+        """Say whether some topic wants a connection to the peer kept."""
+        return self._core.needs(peer)
+
+    def let_go(self, peer: EndpointId) -> None:
+        """Close the connection once everything is acknowledged, or give its dial up."""
+        self._peers.give_up(peer)
+        self._let_go(peer, anyio.current_time())
 
     def is_behind(self, peer: EndpointId) -> bool:
         """Say whether the peer does not read as fast as we write, so that payloads for it are dropped."""
@@ -307,11 +320,11 @@ class Swarm:
         except DecodeError:
             self.counters.oversize += 1
             return
-        receipt = None
-        if self._receipt and isinstance(message, Gossip) and self._receipt[0] == message.id:
-            receipt = self._receipt[1]
         is_payload, is_last = isinstance(message, Gossip), isinstance(message, Disconnect)
-        item = _Frame(effect.topic_id, data, is_payload, is_last, receipt)
+        receipts: tuple[Receipt, ...] = ()
+        if isinstance(message, Gossip):
+            receipts = tuple(self._owner.receipts(effect.topic_id, message.id))
+        item = _Frame(effect.topic_id, data, is_payload, is_last, receipts)
         self.counters.frames_out += len(effect.to)
         for peer in effect.to:
             if link := self._links.get(peer):
@@ -321,7 +334,7 @@ class Swarm:
 
     def _queue(self, link: GossipLink, item: _Frame) -> None:
         link.queue(
-            item.topic_id, item.data, is_payload=item.is_payload, is_last=item.is_last, receipt=item.receipt
+            item.topic_id, item.data, is_payload=item.is_payload, is_last=item.is_last, receipts=item.receipts
         )
         self._dirty[link] = None
 
@@ -368,6 +381,9 @@ class Swarm:
         link.flush(now)
         self._dirty.pop(link, None)
         link.finish()
+        if not link.connection.backlog():
+            link.connection.close(0, CLOSE_GOODBYE)
+            return
 
         def close(_: float) -> None:
             if link.is_finishing:
@@ -392,7 +408,7 @@ class Swarm:
         if self._announces and link and not link.has_said_hello:
             link.has_said_hello = True
             hello = frame(control_body(OURS), self._max_message_bytes(topic_id))
-            self._queue(link, _Frame(topic_id, hello, is_payload=False, is_last=False, receipt=None))
+            self._queue(link, _Frame(topic_id, hello, is_payload=False, is_last=False))
 
     def _recognise(self, peer: EndpointId, trailer: bytes) -> None:
         capabilities = decode_capabilities(trailer)

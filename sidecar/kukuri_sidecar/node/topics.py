@@ -22,7 +22,15 @@ from kukuri_sidecar.errors import (
 from kukuri_sidecar.net.clock import Instants, WallMs
 from kukuri_sidecar.node.agenda import Agenda
 from kukuri_sidecar.node.config import Config, Scheme
-from kukuri_sidecar.node.envelopes import Envelopes, Mode, Opened, overhead_bytes
+from kukuri_sidecar.node.envelopes import (
+    AUTHOR_PER_S,
+    MAX_WAIT_S,
+    OWN_BURST,
+    Envelopes,
+    Mode,
+    Opened,
+    overhead_bytes,
+)
 from kukuri_sidecar.node.events import (
     Emit,
     NeighborDown,
@@ -45,6 +53,7 @@ from kukuri_sidecar.proto.gossip.events import (
     Broadcast,
     Delivered,
     JoinTopic,
+    NetworkChanged,
     PeersDiscovered,
     QuitTopic,
     SetOwnData,
@@ -176,6 +185,7 @@ class Topics:
         self._topics: dict[TopicId, _Topic] = {}
         self._receipts = Receipts(agenda, emit)
         self._publish_rate = TokenBucket(config.limits.publish_per_s, 2.0 * config.limits.publish_per_s)
+        self._sign_rate = TokenBucket(AUTHOR_PER_S, OWN_BURST)  # over all signed topics, as receivers count
 
     # --- the host's requests ---------------------------------------------------------------------------
 
@@ -251,6 +261,7 @@ class Topics:
         """
         topic = self._require(topic_id)
         now = anyio.current_time()
+        is_signed = topic.mode is Mode.SIGNED
         self._check_size(topic, payload)
         if not topic.join.neighbors and not queue:
             raise NoNeighbors(
@@ -259,16 +270,24 @@ class Topics:
                 next_attempt_at_ms=self._instant_ms(topic.join.next_attempt, now),
             )
         takers = [peer for peer in topic.join.neighbors if not self.swarm.is_behind(peer)]
-        if topic.join.neighbors and not takers:
+        if not topic.join.neighbors:
+            topic.queue.require_room()
+        elif not takers:
             raise RateLimited("every neighbour is behind", retry_after_ms=BEHIND_RETRY_MS)
-        self._check_rate(now)
-        content = self._envelopes.seal(topic_id, payload) if topic.mode is Mode.SIGNED else payload
+        elif confirm:
+            self._receipts.require_room()
+        self._check_rate(is_signed, now)
+        # From here on nothing is refused: a number that is taken is sent, receivers see no gap.
+        content = self._envelopes.seal(topic_id, payload) if is_signed else payload
         name = message_id(content)
-        if takers:
-            receipt = self._receipts.open(topic_id, name) if confirm else None
-            self._broadcast(topic, name, content, neighbors_only=neighbors_only, receipt=receipt)
+        if topic.join.neighbors:
+            self._send_queue(topic, now)  # what waited goes first
+            if confirm:
+                self._receipts.open(topic_id, name)
+            self._broadcast(topic, name, content, neighbors_only=neighbors_only)
             return Published(name, "accepted", len(takers))
-        topic.queue.add(QueuedMessage(name, content, neighbors_only, now + queue_ttl_s))
+        wait_s = min(queue_ttl_s, MAX_WAIT_S) if is_signed else queue_ttl_s
+        topic.queue.add(QueuedMessage(name, content, neighbors_only, now + wait_s))
         return Published(name, "queued", 0)
 
     def list(self, topic_ids: Sequence[TopicId] | None) -> list[TopicInfo]:
@@ -284,6 +303,14 @@ class Topics:
     def set_own_data(self, data: bytes) -> None:
         """Tell the swarm where we are, from the next Join, Neighbor or Shuffle on."""
         self.swarm.handle(SetOwnData(data))
+
+    def network_changed(self) -> None:
+        """Our addresses changed or we woke up: look for neighbours and for lost parts of every topic now."""
+        now = anyio.current_time()
+        self.swarm.handle(NetworkChanged())
+        for topic in self._topics.values():
+            topic.join.network_changed(now)
+            self._supervise(topic, now)
 
     @property
     def queued_messages(self) -> tuple[int, ...]:
@@ -324,6 +351,10 @@ class Topics:
         topic = self._topics.get(topic_id)
         return topic.max_message_bytes if topic else None
 
+    def receipts(self, topic_id: TopicId, message_id: MessageId) -> Sequence[Receipt]:
+        """Return what counts the acknowledgements of a message that is about to be sent."""
+        return self._receipts.of(topic_id, message_id)
+
     def neighbor_up(self, topic_id: TopicId, peer: EndpointId) -> None:
         """Show the neighbour and send what waited for it."""
         topic = self._topics.get(topic_id)
@@ -347,6 +378,8 @@ class Topics:
             return
         now = anyio.current_time()
         topic.join.neighbor_down(peer, now)
+        if not topic.join.neighbors:
+            topic.join.add(self.swarm.passive_view(topic_id), now)
         self._show(topic, now, reason)
         self._book_attempt(topic)
 
@@ -382,7 +415,7 @@ class Topics:
             self._opened = opened
             return True
         topic.invalid += 1
-        if topic.invalid % INVALID_EVENT_EVERY == 1:
+        if topic.invalid == 1 or topic.invalid % INVALID_EVENT_EVERY == 0:
             self._emit(TopicInvalid(topic_id, topic.invalid, str(opened), sender))
         return False
 
@@ -440,14 +473,18 @@ class Topics:
         return topic
 
     def _leave(self, topic: _Topic) -> None:
-        self.swarm.handle(QuitTopic(topic.topic_id))
         del self._topics[topic.topic_id]
         if self._rendezvous:
             self._rendezvous.stop(topic.topic_id)
+        self.swarm.handle(QuitTopic(topic.topic_id))
         self._agenda.cancel(("attempt", topic.topic_id))
         self._agenda.cancel(("send queue", topic.topic_id))
         topic.queue.fail_all()
         self._emit(TopicChanged(topic.topic_id, TopicState.LEFT, 0, None, None))
+        candidates = {peer for other in self._topics.values() for peer in other.join.candidates}
+        for peer in self._peers.dialled_for_topics:
+            if peer not in candidates and not self.swarm.needs(peer):
+                self.swarm.let_go(peer)
 
     def _supervise(self, topic: _Topic, now: float) -> None:
         """Let the join supervisor act if its time has come, and book its next deadline."""
@@ -480,25 +517,23 @@ class Topics:
                 f"payload of {len(payload)} bytes, at most {limit} allowed", limit=limit, size=len(payload)
             )
 
-    def _check_rate(self, now: float) -> None:
-        if not self._publish_rate.take(now):
-            wait_ms = round(self._publish_rate.wait_s(now) * 1000) + 1
+    def _check_rate(self, is_signed: bool, now: float) -> None:
+        rates = (self._publish_rate, self._sign_rate) if is_signed else (self._publish_rate,)
+        wait_s = max(rate.wait_s(now) for rate in rates)
+        if wait_s:
+            wait_ms = round(wait_s * 1000) + 1
             raise RateLimited("too many messages per second", retry_after_ms=wait_ms)
+        for rate in rates:
+            rate.take(now)
 
-    def _broadcast(
-        self, topic: _Topic, name: MessageId, content: bytes, *, neighbors_only: bool, receipt: Receipt | None
-    ) -> None:
+    def _broadcast(self, topic: _Topic, name: MessageId, content: bytes, *, neighbors_only: bool) -> None:
         topic.messages_out += 1
-        named = (name, receipt) if receipt else None
-        self.swarm.handle(Broadcast(topic.topic_id, content, name, neighbors_only), named)
+        self.swarm.handle(Broadcast(topic.topic_id, content, name, neighbors_only))
 
     def _send_queue(self, topic: _Topic, now: float) -> None:
         for message in topic.queue.take_all(now):
-            name = message.message_id
-            receipt = self._receipts.open(topic.topic_id, name, promised=True)
-            self._broadcast(
-                topic, name, message.content, neighbors_only=message.neighbors_only, receipt=receipt
-            )
+            self._receipts.open(topic.topic_id, message.message_id, promised=True)
+            self._broadcast(topic, message.message_id, message.content, neighbors_only=message.neighbors_only)
 
     # --- small helpers ---------------------------------------------------------------------------------
 

@@ -73,6 +73,8 @@ PeerOrigin = Literal[
     "provider",
     "inbound",
 ]
+Source = Literal["dht"]
+Sink = Literal["dht"]
 NeighborDownReason = Literal["evicted", "left", "evicted_us", "connection_lost", "local"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -207,6 +209,72 @@ class NodeTicketResult(Result):
 
     ticket: Annotated[str | None, Meta(description="null when nothing dialable is known.")]
     reason: Annotated[str | None, Meta(description="Why there is no ticket.")]
+
+
+# --- 4.4 Discovery ---------------------------------------------------------------------------------------
+
+
+class DiscoveryResolveParams(Params):
+    """Params of `discovery.resolve`."""
+
+    endpoint_id: EndpointIdText
+    sources: Annotated[
+        Annotated[list[Source], Meta(min_length=1, max_length=8)] | None,
+        Meta(description="Whom to ask; null: all that are enabled."),
+    ] = None
+    timeout_ms: Annotated[int, Meta(ge=1, le=MAX_TIMEOUT_MS, description="For all sources together.")] = (
+        10_000
+    )
+    until: Annotated[
+        Literal["first", "all"], Meta(description="Stop at the first find, or when all sources are through.")
+    ] = "first"
+
+
+class ResolvedAddress(Result):
+    """An address that was found."""
+
+    address: Annotated[str, Meta(description="`host:port`, IPv6 in brackets.")]
+    sources: Annotated[list[Source], Meta(description="Who named it.")]
+
+
+class DiscoveryResolveResult(Result):
+    """What the sources say of the endpoint; only its identity is certain, and only once it is connected."""
+
+    endpoint_id: EndpointIdHex
+    addresses: Annotated[list[ResolvedAddress], Meta(description="Where it may be dialled.")]
+    relay_urls: Annotated[list[str], Meta(description="Relays it may be dialled through.")]
+    latency_ms: Annotated[dict[str, int], Meta(description="By source: when its first find came.")]
+    source_errors: Annotated[
+        dict[str, str], Meta(description="By source: error kind of those that found nothing.")
+    ]
+
+
+class DiscoveryPublishParams(Params):
+    """Params of `discovery.publish`."""
+
+    sinks: Annotated[
+        Annotated[list[Sink], Meta(max_length=8)] | None, Meta(description="Where; null: all enabled.")
+    ] = None
+
+
+class SinkResult(Result):
+    """What became of our record in one sink."""
+
+    sink: Annotated[Sink, Meta(description="Where.")]
+    ok: Annotated[bool, Meta(description="It is there.")]
+    stored: Annotated[int, Meta(description="Places that keep it.")]
+    error: Annotated[
+        str | None, Meta(description="Error kind; `no_addresses`: there is nothing that may be published.")
+    ]
+    next_at_ms: Annotated[
+        int | None, Meta(description="Unix time of the next publication; null when none is planned.")
+    ]
+
+
+class DiscoveryPublishResult(Result):
+    """One entry per sink."""
+
+    sinks: Annotated[list[SinkResult], Meta(description="The sinks, in the order asked for.")]
 
 
 # --- 4.5 Peers -------------------------------------------------------------------------------------------
@@ -371,7 +439,12 @@ class TopicPublishParams(Params):
         Literal["error", "queue"], Meta(description="Without neighbours: fail, or wait for the first one.")
     ] = "error"
     queue_ttl_ms: Annotated[
-        int, Meta(ge=0, le=MAX_TIMEOUT_MS, description="How long a queued message waits.")
+        int,
+        Meta(
+            ge=0,
+            le=MAX_TIMEOUT_MS,
+            description="How long a queued message waits; a signed one 90 s at most, as signatures expire.",
+        ),
     ] = 30_000
     confirm: Annotated[bool, Meta(description="A `topic.published` event follows.")] = False
 
@@ -556,11 +629,20 @@ class PeerFoundEvent(Event, tag="discovery.peer_found"):
     """A source delivered something new; who is at a rendezvous address is learnt in the handshake."""
 
     endpoint_id: Annotated[EndpointIdHex | None, Meta(description="null: not known yet.")]
-    source: Annotated[Literal["rendezvous"], Meta(description="Who found it.")]
+    source: Annotated[Literal["rendezvous", "dht"], Meta(description="Who found it.")]
     addresses: Annotated[list[str], Meta(description="Where to dial.")]
     relay_urls: Annotated[list[str], Meta(description="Relays to dial through.")]
     topic_id: Annotated[TopicIdHex | None, Meta(description="The topic that was searched for.")]
     request_id: Annotated[str | int | None, Meta(description="The request that asked for it.")]
+
+
+class PublishedEvent(Event, tag="discovery.published"):
+    """Our record was published in a sink, or could not be."""
+
+    sink: Annotated[Sink, Meta(description="Where.")]
+    ok: Annotated[bool, Meta(description="It is there.")]
+    error: Annotated[str | None, Meta(description="Error kind of the failure.")]
+    next_at_ms: Annotated[int | None, Meta(description="Unix time of the next publication.")]
 
 
 class NeighborUpEvent(Event, tag="topic.neighbor_up"):
@@ -643,6 +725,7 @@ EVENTS: tuple[type[Event], ...] = (
     PeerStateEvent,
     TopicStateEvent,
     PeerFoundEvent,
+    PublishedEvent,
     NeighborUpEvent,
     NeighborDownEvent,
     TopicMessageEvent,

@@ -33,6 +33,19 @@ def translate(event: node.NodeEvent) -> api.Event:
                 topic_id=event.topic_id.hex(),
                 request_id=None,
             )
+        case node.EndpointFound():
+            return api.PeerFoundEvent(
+                endpoint_id=event.endpoint_id.hex(),
+                source=literal(event.source),
+                addresses=[str(address) for address in event.addresses],
+                relay_urls=list(event.relay_urls),
+                topic_id=None,
+                request_id=event.request_id,
+            )
+        case node.RecordPublished():
+            return api.PublishedEvent(
+                sink=literal(event.sink), ok=event.ok, error=event.error, next_at_ms=event.next_at_ms
+            )
         case node.NodeChanged():
             return api.NodeChangedEvent(**node_info_fields(event.info))
         case node.PeerChanged():

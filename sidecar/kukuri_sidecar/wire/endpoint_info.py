@@ -43,7 +43,9 @@ def record_name(endpoint_id: EndpointId, origin: str = "") -> str:
     return f"{name}.{origin.removesuffix('.')}" if origin else name
 
 
-def sign_endpoint_data(secret: SecretKey, data: EndpointData, timestamp_us: int) -> SignedPacket:
+def sign_endpoint_data(
+    secret: SecretKey, data: EndpointData, timestamp_us: int, *, ttl_s: int = TTL_S
+) -> SignedPacket:
     """Return the packet that publishes ``data``, in the order iroh writes: relays, addresses, user data.
 
     Its DNS message keeps within 500 bytes: last addresses are left out, then last relays. LocalProtocolError
@@ -58,7 +60,7 @@ def sign_endpoint_data(secret: SecretKey, data: EndpointData, timestamp_us: int)
     relays = [url for url in data.relay_urls if len(f"relay={url}") <= MAX_STRING_BYTES]
     while True:
         texts = _texts(relays, addresses, data.user_data)
-        dns = encode_answer([TxtRecord(name, TTL_S, (text,)) for text in texts])
+        dns = encode_answer([TxtRecord(name, ttl_s, (text,)) for text in texts])
         if len(dns) <= MAX_OWN_DNS_BYTES:
             return sign_packet(secret, dns, timestamp_us)
         (addresses or relays).pop()  # name and user data alone take at most 338 bytes

@@ -262,7 +262,7 @@ def test_yes_after_our_yes_is_no_question() -> None:
 
 def test_yes_after_our_yes_does_not_win_back_a_slot_that_was_lost_meanwhile() -> None:
     """In a join storm the confirmations of evicted peers would evict others, endlessly."""
-    script = Script(replace(MembershipConfig(), active_view=1, protected_chosen=0))
+    script = Script(replace(MembershipConfig(), active_view=1, protected=0))
     script.got(1, Join(None), now=10.0)
     script.got(2, Join(None), now=10.05)
     assert script.active == [2]
@@ -353,6 +353,27 @@ def test_a_passive_peer_stays_known_when_a_passing_connection_closes() -> None:
     assert script.passive == [7]
 
 
+def test_the_expected_close_does_not_end_a_new_request() -> None:
+    """The request goes over a connection of its own."""
+    script = Script(active=[1, 2])
+    script.got(1, Disconnect(alive=True))
+    script.wait(0.11)
+    assert script.pending == [1]
+    script.closed(1)
+    assert (script.pending, script.passive) == ([1], [1])
+
+
+def test_an_evicted_neighbor_that_we_were_asking_is_answered_when_it_comes_back() -> None:
+    """Its yes was to an older question; without our answer it would count us and we it, or neither."""
+    script = Script(replace(MembershipConfig(), active_view=2), active=[1, 2])
+    script.policy.pinned[peer_id(2)] = None
+    script.got(2, ForwardJoin(info(1), 4))
+    assert script.pending == [1]
+    script.got(9, Join(None))
+    assert script.active == [2, 9]
+    assert sent_to(script.got(1, Neighbor(HIGH, None)), 1) == [Neighbor(HIGH, OUR_DATA)]
+
+
 # --- refill -----------------------------------------------------------------------------------------------
 
 
@@ -411,6 +432,25 @@ def test_a_refusal_is_followed_by_another_request_soon_and_not_of_the_same_peer(
     script.wait(60.0)
     script.wait(61.0)
     assert len(script.pending) == 1  # after a shuffle the world may have changed
+
+
+def test_when_all_known_peers_are_dead_those_that_had_no_room_are_asked() -> None:
+    """After a mass failure 30 passive peers may all be dead."""
+    script = Script(replace(MembershipConfig(), passive_view=2), active=[1])
+    for number in (10, 11, 12):
+        script.know([number], source=number)
+    [spare] = {10, 11, 12} - set(script.passive)
+    script.got(1, ShuffleReply(()))
+    assert spare not in script.pending
+    assert sent_to(script.wait(0.5), spare) == [Neighbor(LOW, OUR_DATA)]
+
+
+@pytest.mark.parametrize("count", [127, 128, 129])
+def test_the_reserve_is_bounded(count: int) -> None:
+    script = Script(replace(MembershipConfig(), passive_view=1))
+    for number in range(100, 101 + count):
+        script.know([number], source=number)
+    assert len(script.state._reserve) == min(count, 128)
 
 
 # --- shuffle ----------------------------------------------------------------------------------------------

@@ -274,7 +274,7 @@ def test_the_owner_may_refuse_messages() -> None:
 # --- time and memory --------------------------------------------------------------------------------------
 
 
-def test_payloads_and_ids_are_forgotten_in_time_and_then_nothing_is_due() -> None:
+def test_payloads_and_ids_are_forgotten_in_time_and_an_idle_topic_sleeps() -> None:
     core = joined()
     got(core, 1, Neighbor(LOW, None))
     core.handle(broadcast(b"hi"), 100.0)
@@ -285,7 +285,7 @@ def test_payloads_and_ids_are_forgotten_in_time_and_then_nothing_is_due() -> Non
         core.on_deadline(ticks[-1])
     assert core.cached_bytes() == 0
     assert len(of_type(core.handle(broadcast(b"hi"), 200.0), Send)) == 1  # new again
-    assert len(ticks) < 10  # an idle topic does not tick every second
+    assert len(ticks) < 25  # an idle topic does not tick every second
 
 
 @pytest.mark.parametrize("count", [9, 10, 11])

@@ -5,7 +5,7 @@ The DHT's answer is then a dialable QUIC address. Anyone may announce any addres
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 import anyio
@@ -13,7 +13,7 @@ import anyio
 from kukuri_sidecar.net.clock import WallMs
 from kukuri_sidecar.node.dht import Dht
 from kukuri_sidecar.proto.core import Rng
-from kukuri_sidecar.proto.dht.events import AnnouncePeer, GetPeers, LookupId, PeersFound
+from kukuri_sidecar.proto.dht.events import AnnouncePeer, GetPeers, LookupFinished, LookupId, PeersFound
 from kukuri_sidecar.wire.addr import SocketAddr
 from kukuri_sidecar.wire.ids import Target, TopicId
 from kukuri_sidecar.wire.rendezvous_key import EPOCH_S, announce_key
@@ -49,7 +49,7 @@ class Announce:
         self._rng = rng
         self._wall_ms = wall_ms
 
-    async def meet(self) -> AsyncIterator[SocketAddr]:
+    async def meet(self) -> AsyncGenerator[SocketAddr, None]:
         """Announce and look up, again and again; yield every address that turns up, repeatedly."""
         announced: dict[Target, float] = {}
         first_pauses = iter(FIRST_PAUSES_S)
@@ -59,12 +59,16 @@ class Announce:
             for key in keys:
                 due = now >= announced.get(key, -ANNOUNCE_INTERVAL_S) + ANNOUNCE_INTERVAL_S
                 command = partial(self._announce, key) if due else partial(_get, key)
+                is_stored = False
                 async with self._dht.lookup(command) as findings:
                     async for finding in findings:
-                        if isinstance(finding, PeersFound):
-                            for peer in finding.peers:
-                                yield peer
-                if due:
+                        match finding:
+                            case PeersFound(_, peers):
+                                for peer in peers:
+                                    yield peer
+                            case LookupFinished(_, report):
+                                is_stored |= report.write is not None and report.write.stored > 0
+                if is_stored:  # else nobody can find us: the next look-up announces again
                     announced[key] = now - ANNOUNCE_INTERVAL_S * JITTER * self._rng.random()
             announced = {key: at for key, at in announced.items() if key in keys}
             if self._neighbors() >= CALM_NEIGHBORS:

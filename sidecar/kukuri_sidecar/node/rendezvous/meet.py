@@ -21,6 +21,7 @@ Candidate: TypeAlias = SocketAddr | EndpointId
 
 MAX_REMEMBERED = 512  # candidates per topic; a DHT answer may hold hundreds of false ones
 ASK_AGAIN_S = 300.0  # one that did not help is left alone so long
+MAX_WAITING = 64  # more than can be dialled until the next look-up finds them again
 PARALLEL_DIALS = 4  # per topic; the pool has a limit of its own over all
 
 
@@ -51,7 +52,8 @@ class Meet:
         self._own_addresses = own_addresses
         self._emit = emit
         self._asked: dict[Candidate, float] = {}  # candidate -> when it may be asked again
-        self._slots = anyio.Semaphore(PARALLEL_DIALS)
+        self._waiting: dict[SocketAddr, None] = {}
+        self._dialling = 0
 
     async def run(self, candidates: AsyncIterator[Candidate]) -> None:
         """Try every candidate that is worth it, until cancelled; several sources may run at once."""
@@ -62,13 +64,17 @@ class Meet:
                 if isinstance(candidate, EndpointId):
                     self._emit(CandidateFound(self._topic_id, endpoint_id=candidate))
                     self._topics.met(self._topic_id, candidate)
-                else:
-                    self._emit(CandidateFound(self._topic_id, candidate))
-                    await self._slots.acquire()
-                    tasks.start_soon(self._dial, candidate)
+                    continue
+                self._emit(CandidateFound(self._topic_id, candidate))
+                self._waiting[candidate] = None
+                if self._dialling < PARALLEL_DIALS:
+                    self._dialling += 1
+                    tasks.start_soon(self._dial_waiting)
 
     def _is_worth_a_try(self, candidate: Candidate) -> bool:
         now = anyio.current_time()
+        if not isinstance(candidate, EndpointId) and len(self._waiting) >= MAX_WAITING:
+            return False
         if candidate in self._own_addresses() or now < self._asked.get(candidate, now):
             return False
         known = candidate if isinstance(candidate, EndpointId) else self._peers.peer_at(candidate)
@@ -80,11 +86,19 @@ class Meet:
         self._asked[candidate] = now + ASK_AGAIN_S
         return True
 
+    async def _dial_waiting(self) -> None:
+        """Dial one after the other; the search for more, and the announcing, must not wait for the dead."""
+        try:
+            while self._waiting:
+                address = next(iter(self._waiting))
+                del self._waiting[address]
+                await self._dial(address)
+        finally:
+            self._dialling -= 1
+
     async def _dial(self, address: SocketAddr) -> None:
         try:
             peer = await self._peers.meet(address)
         except SidecarError:
             return  # nobody there, or nobody of ours: most announces of a public DHT are stale
-        finally:
-            self._slots.release()
         self._topics.met(self._topic_id, peer)

@@ -10,7 +10,7 @@ Differences: a slot that others hold counts as written (the crate tries again); 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -84,7 +84,7 @@ class Tracker:
         self._wall_ms = wall_ms
         self._failures = 0  # puts in a row that nobody took
 
-    async def meet(self) -> AsyncIterator[EndpointId]:
+    async def meet(self) -> AsyncGenerator[EndpointId, None]:
         """Read and publish, again and again; yield every id that turns up, repeatedly."""
         started = anyio.current_time()
         publish_at = -inf

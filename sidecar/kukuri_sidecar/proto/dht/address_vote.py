@@ -35,13 +35,16 @@ class AddressVote:
 
         Ask ``host`` and ``port`` then.
         """
+        is_winner = seen == (self.host, self.port)
+        if is_winner and len(self._votes) >= MAX_VOTES // 2:
+            return False  # it needs no more
         network = network_of(voter.host)
         self._votes.pop(network, None)
         self._votes[network] = seen
         if len(self._votes) > MAX_VOTES:
             del self._votes[next(iter(self._votes))]
-        if seen == (self.host, self.port):
-            return False  # one more for the winner
+        if is_winner:
+            return False
         before = (self.host, self.port)
         hosts = Counter(addr.host for addr in self._votes.values())
         host, votes = hosts.most_common(1)[0]

@@ -181,7 +181,12 @@ class Engine:
 
     def deadline(self) -> float:
         """Return when ``on_deadline`` wants to run."""
-        return min(self._client.deadline(), self._upkeep.deadline(), self.storage.deadline())
+        return min(
+            self._client.deadline(),
+            self._upkeep.deadline(),
+            self._serve_limits.deadline(),
+            self.storage.deadline(),
+        )
 
     def on_deadline(self, now: float) -> list[Outgoing]:
         """Let time pass."""
@@ -203,6 +208,8 @@ class Engine:
                     self._client.ping(info.addr, info, None, now)
                 case _:
                     assert_never(chore)
+        if now >= self._serve_limits.deadline():
+            self._serve_limits.sweep()
         if now >= self.storage.deadline():
             self.storage.sweep(now)
         return self._drain(now)

@@ -124,6 +124,14 @@ class ServeLimits:
         """Say whether an answer of ``size`` bytes is within the budget, and count it if so."""
         return self._bytes.take(now, size)
 
+    def deadline(self) -> float:
+        """Return when the window can be forgotten."""
+        return self._window_ends if self._counts else inf
+
+    def sweep(self) -> None:
+        """Forget the window, which has ended."""
+        self._counts = {}
+
     def fill(self) -> tuple[int, int]:
         """Return how many sources are counted, and how many are blocked."""
         return len(self._counts), len(self._blocked)

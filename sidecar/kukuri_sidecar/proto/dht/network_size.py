@@ -6,7 +6,6 @@ expected at i * 2^160 / (N + 1).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from kukuri_sidecar.proto.dht.distance import ID_BITS
@@ -22,7 +21,7 @@ class NetworkSize:
     __slots__ = ("_samples",)
 
     def __init__(self) -> None:
-        self._samples: deque[float] | None = None  # 600 bytes, for the nodes that look up
+        self._samples: list[float] = []
 
     def observe(self, distances: Sequence[int]) -> None:
         """Take the ascending distances of a complete look-up's closest nodes; fewer than 8 say nothing."""
@@ -30,9 +29,8 @@ class NetworkSize:
             return
         squares = sum(i * i for i in range(1, len(distances) + 1))
         weighted = sum(i * distance for i, distance in enumerate(distances, 1))
-        if self._samples is None:
-            self._samples = deque(maxlen=SAMPLES)
         self._samples.append(squares * (1 << ID_BITS) / max(1, weighted))
+        del self._samples[:-SAMPLES]
 
     @property
     def nodes(self) -> int | None:

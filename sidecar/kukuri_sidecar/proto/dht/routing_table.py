@@ -117,7 +117,7 @@ class RoutingTable:
         if any(contact.info.node_id == info.node_id for contact in bucket.contacts):
             return False
         _add_spare(bucket, info)
-        return len(bucket.contacts) < _size(index) or any(contact.failures for contact in bucket.contacts)
+        return len(bucket.contacts) < BUCKET_SIZE or any(contact.failures for contact in bucket.contacts)
 
     def fail(self, info: NodeInfo, now: float) -> None:
         """``info`` did not answer. With a spare at hand its place is free at once, else after three times."""
@@ -161,8 +161,8 @@ class RoutingTable:
 
     def take_spare(self) -> NodeInfo | None:
         """Take a spare out of a bucket with room, the latest of the farthest such bucket."""
-        for index, bucket in enumerate(self._buckets):
-            if bucket.spares and len(bucket.contacts) < _size(index):
+        for bucket in self._buckets:
+            if bucket.spares and len(bucket.contacts) < BUCKET_SIZE:
                 spare = bucket.spares[-1]
                 bucket.spares = bucket.spares[:-1]
                 return spare
@@ -199,7 +199,7 @@ class RoutingTable:
             yield bucket.contacts
 
     def _host_has_room(self, newcomer: Contact) -> bool:
-        """Say whether the table takes another contact of this IP address: eight that comply, of others one."""
+        """Say whether there is room for one more of this IP address: eight that comply, else one."""
         host, count = newcomer.host, 0
         for bucket in self._buckets:
             for contact in bucket.contacts:

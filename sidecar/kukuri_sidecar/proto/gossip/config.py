@@ -32,7 +32,7 @@ class MembershipConfig:
     first_refill_s: float = 0.1  # after a refusal another peer is asked after this, then later and later ...
     refill_interval_s: float = 10.0  # ... up to this; upstream waits for a shuffle
     answers_stay_pending: bool = False  # upstream's defect U4, for comparison runs only
-    protected_chosen: int = 2  # trust E1: neighbors that we chose ourselves and nobody can make us evict
+    protected: int = 2  # trust E1: neighbors, rather of our own choice, that nobody can make us evict
     answer_interval_s: float = 1.0  # a neighbor who asks again is answered this often: ends answer loops
     join_grace_s: float = 5.0  # how long a Join without answer keeps its connection; gossip-wire §1 rule 4
 
@@ -42,6 +42,8 @@ class MembershipConfig:
     max_peer_data_bytes: int = 1_024  # larger is treated as unknown; ours are 256, upstream sets no limit
     max_own_data_bytes: int = 256  # gossip-wire §1: a Shuffle carries 8 of them
     max_nodes_per_message: int = 16  # of a Shuffle; upstream sends 8
+    max_reserve: int = 128  # peers that fell out of the passive view: what is left after a mass failure
+    max_passive_per_network: int = 2  # trust E1: of one public /24 or /48, where peer data tell
     max_passive_per_source: int = 8  # trust E1: nobody fills our passive view alone
     joins_per_peer_s: float = 0.1  # trust E1: 1 per 10 s ...
     joins_burst: int = 3  # ... after a crash loop's worth: a restarted peer must get in again at once
@@ -122,7 +124,8 @@ UPSTREAM = GossipConfig(
         parallel_requests=False,
         first_refill_s=float("inf"),
         answers_stay_pending=True,
-        protected_chosen=0,
+        protected=0,
+        max_reserve=0,
         max_pending=1_000,
         max_passive_per_source=30,
         high_requests_burst=1_000,

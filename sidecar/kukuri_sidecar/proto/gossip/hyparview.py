@@ -22,6 +22,7 @@ from kukuri_sidecar.proto.gossip.events import (
     Send,
 )
 from kukuri_sidecar.proto.gossip.limits import Buckets, PeerPolicy, TopicCounters
+from kukuri_sidecar.proto.gossip.networks import network_of
 from kukuri_sidecar.wire.gossip_messages import (
     Disconnect,
     ForwardJoin,
@@ -76,6 +77,7 @@ class HyParView:
         "_refill_at",
         "_refill_delay_s",
         "_refused",
+        "_reserve",
         "_rng",
         "_shuffle_at",
         "_topic_id",
@@ -110,6 +112,9 @@ class HyParView:
         self.active: dict[EndpointId, None] = {}
         self.chosen: dict[EndpointId, None] = {}  # neighbors that we asked ourselves, oldest first
         self.passive: dict[EndpointId, EndpointId | None] = {}  # member -> who told us, None: first hand
+        self._reserve: dict[
+            EndpointId, EndpointId | None
+        ] = {}  # fell out of a full passive view, oldest first
         self._leaving: dict[EndpointId, None] = {}  # passive peers whose connection is about to close
         self._refused: dict[EndpointId, None] = {}  # passive peers without a slot, as of the last shuffle
         self._pending: dict[EndpointId, _Request] = {}
@@ -133,9 +138,9 @@ class HyParView:
 
     def join(self, peers: Iterable[EndpointId], now: float, out: list[GossipEffect]) -> None:
         """Ask ``peers`` to let us in. Neighbors, blocked peers and we ourselves are skipped."""
-        wanted = tuple(dict.fromkeys(p for p in peers if self._is_eligible(p) and p not in self.active))
+        wanted = tuple(dict.fromkeys(p for p in peers if self.is_eligible(p) and p not in self.active))
         for peer in wanted:
-            self._hold(peer, now, out, is_choice=True)
+            self.hold(peer, now, out, is_choice=True)
         if wanted:
             out.append(Send(wanted, self._topic_id, Join(self.own_data)))
 
@@ -179,6 +184,22 @@ class HyParView:
     def needs(self, peer: EndpointId) -> bool:
         """Say whether this topic wants a connection to ``peer`` kept."""
         return peer in self.active or peer in self._pending or peer in self._holds
+
+    def is_eligible(self, peer: EndpointId) -> bool:
+        """Say whether ``peer`` may be in our views at all."""
+        return peer != self._me and peer not in self._policy.blocked
+
+    def hold(self, peer: EndpointId, now: float, out: list[GossipEffect], *, is_choice: bool) -> None:
+        """Keep a connection to ``peer`` for a while although it is in no view."""
+        self._holds.pop(peer, None)
+        deadline = now + self._config.join_grace_s
+        self._holds[peer] = _Hold(deadline, is_choice)
+        self.due = min(self.due, deadline)
+        if len(self._holds) > self._config.max_joining:
+            oldest = next(iter(self._holds))
+            del self._holds[oldest]
+            if not self.needs(oldest):
+                out.append(DropPeer(oldest, self._topic_id))
 
     def data_of(self, peer: EndpointId) -> bytes | None:
         """Return the peer data that ``peer`` or a member told us, for peers in a view."""
@@ -236,7 +257,7 @@ class HyParView:
         self, sender: EndpointId, message: ForwardJoin, now: float, out: list[GossipEffect]
     ) -> None:
         peer, data = message.peer
-        if not self._is_eligible(peer):
+        if not self.is_eligible(peer):
             return
         hops = min(message.ttl, self._config.active_walk_hops)  # a walk without end must not pass us
         if peer in self.active:
@@ -302,7 +323,7 @@ class HyParView:
         self._forget_data(sender)
 
     def _on_shuffle(self, sender: EndpointId, message: Shuffle, now: float, out: list[GossipEffect]) -> None:
-        if not self._is_eligible(message.origin):
+        if not self.is_eligible(message.origin):
             return  # among others, our own walk that came home
         hops = min(message.ttl, self._config.shuffle_walk_hops)
         if hops > 0 and len(self.active) > 1:
@@ -316,7 +337,7 @@ class HyParView:
         for peer, data in nodes:
             self._add_passive(peer, data, sender, out)
         if message.origin not in self.active:
-            self._hold(message.origin, now, out, is_choice=False)
+            self.hold(message.origin, now, out, is_choice=False)
         self._send_shuffle_reply(message.origin, len(nodes), out)
 
     def _on_shuffle_reply(
@@ -366,7 +387,7 @@ class HyParView:
             del self._pending[peer]
             self._remove_passive(peer)
             if peer not in self.active:  # a slow dial may still succeed
-                self._hold(peer, now, out, is_choice=request.is_choice)
+                self.hold(peer, now, out, is_choice=request.is_choice)
         if has_failed:
             self._refill(now, out)
 
@@ -383,9 +404,6 @@ class HyParView:
 
     # --- views -------------------------------------------------------------------------------------------
 
-    def _is_eligible(self, peer: EndpointId) -> bool:
-        return peer != self._me and peer not in self._policy.blocked
-
     def _add_active(self, peer: EndpointId, priority: Priority, now: float, out: list[GossipEffect]) -> bool:
         """Make ``peer`` a neighbor if it is none; False when there is no slot for it."""
         if peer in self.active:
@@ -396,14 +414,19 @@ class HyParView:
                 return False
             self._remove_active(victim, DownReason.EVICTED, now, out)
         self._remove_passive(peer)
+        self._reserve.pop(peer, None)
         self.active[peer] = None
         out.append(NeighborUp(self._topic_id, peer))
         return True
 
     def _pick_victim(self) -> EndpointId | None:
-        """Return a random neighbor without protection (trust E1); one slot is always open."""
-        protected = [p for p in self.active if p in self._policy.pinned]
-        protected += [p for p in self.chosen if p not in self._policy.pinned][: self._config.protected_chosen]
+        """Return a random neighbor without protection (trust E1); one slot is always open.
+
+        Protected are pinned peers and two others, rather those that we asked ourselves, then the oldest.
+        """
+        pinned = [p for p in self.active if p in self._policy.pinned]
+        others = [p for p in (*self.chosen, *self.active) if p not in self._policy.pinned]
+        protected = pinned + list(dict.fromkeys(others))[: self._config.protected]
         protected = protected[: self._config.active_view - 1]
         return pick(self._rng, [p for p in self.active if p not in protected])
 
@@ -432,23 +455,44 @@ class HyParView:
         source: EndpointId | None,
         out: list[GossipEffect],
     ) -> None:
-        if not self._is_eligible(peer):
+        if not self.is_eligible(peer):
             return
         if peer not in self.active and peer not in self.passive:
             if source is not None:
                 told = [p for p, teller in self.passive.items() if teller == source]
                 if len(told) >= self._config.max_passive_per_source:
                     self._evict_passive(told)
+            self._make_room_in_network(network_of(data) if data else None)
             if len(self.passive) >= self._config.passive_view:
                 self._evict_passive(list(self.passive))
             self.passive[peer] = source
+            self._reserve.pop(peer, None)
         self._learn(peer, data, out)
+
+    def _make_room_in_network(self, network: str | None) -> None:
+        """Let nobody fill the view with addresses of one network (trust E1); local ones are exempt."""
+        if network is None:
+            return
+        near = [p for p in self.passive if (data := self._peer_data.get(p)) and network_of(data) == network]
+        if len(near) >= self._config.max_passive_per_network:
+            self._evict_passive(near)
 
     def _evict_passive(self, among: list[EndpointId]) -> None:
         victim = pick(self._rng, among)
         if victim is not None:
+            source = self.passive[victim]
             self._remove_passive(victim)
             self._forget_data(victim)
+            self._reserve[victim] = source
+            if len(self._reserve) > self._config.max_reserve:
+                del self._reserve[next(iter(self._reserve))]
+
+    def _take_reserve(self) -> None:
+        """Fall back on peers that we had no room for: all others are dead."""
+        for peer in sample(self._rng, list(self._reserve), self._config.passive_view):
+            source = self._reserve.pop(peer)
+            if self.is_eligible(peer) and peer not in self.active:
+                self.passive[peer] = source
 
     def _remove_passive(self, peer: EndpointId) -> None:
         self.passive.pop(peer, None)
@@ -463,6 +507,8 @@ class HyParView:
         free = self._config.active_view - len(self.active) - waiting
         if free <= 0:
             return
+        if self._config.max_reserve and all(peer in self._pending for peer in self.passive):
+            self._take_reserve()
         candidates = [
             p for p in self.passive if p not in self._pending and p not in self._refused and p != skip
         ]
@@ -536,17 +582,6 @@ class HyParView:
                 break
             nodes.append(node)
         return tuple(nodes)
-
-    def _hold(self, peer: EndpointId, now: float, out: list[GossipEffect], *, is_choice: bool) -> None:
-        self._holds.pop(peer, None)
-        deadline = now + self._config.join_grace_s
-        self._holds[peer] = _Hold(deadline, is_choice)
-        self.due = min(self.due, deadline)
-        if len(self._holds) > self._config.max_joining:
-            oldest = next(iter(self._holds))
-            del self._holds[oldest]
-            if not self.needs(oldest):
-                out.append(DropPeer(oldest, self._topic_id))
 
     # --- peer data ---------------------------------------------------------------------------------------
 

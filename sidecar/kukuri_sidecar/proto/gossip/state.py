@@ -199,9 +199,14 @@ class GossipCore:
                     raise LocalProtocolError(f"{len(event.peers)} blocked peers")
                 self._policy.blocked = dict.fromkeys(event.peers)
                 for topic in self._topics.values():
-                    topic.apply_policy(now, out)
-            case PeersDiscovered() | NetworkChanged():
-                pass
+                    topic.apply_policy(event.peers, now, out)
+            case PeersDiscovered():
+                topic = self._topics.get(event.topic_id)
+                if topic is not None:
+                    topic.probe.discovered(event.peers)
+            case NetworkChanged():
+                for topic in self._topics.values():
+                    topic.probe.network_changed(now)
             case _:
                 assert_never(event)
         self._close_unneeded(out)
@@ -234,6 +239,8 @@ class GossipCore:
             topic.tree.broadcast_to_neighbors(event.message_id, event.content, out)
         else:
             topic.tree.broadcast(event.message_id, event.content, now, out)
+            if now >= topic.probe.note_at:
+                topic.probe.note_message(event.message_id, now)
 
     def _close_unneeded(self, out: list[GossipEffect]) -> None:
         """Close connections that the last topic has just dropped (U5: upstream asks only one topic)."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from kukuri_sidecar.proto.core import Rng
 from kukuri_sidecar.proto.gossip.cache import PayloadCache
 from kukuri_sidecar.proto.gossip.config import GossipConfig
-from kukuri_sidecar.proto.gossip.events import GossipEffect, NeighborDown, NeighborUp
+from kukuri_sidecar.proto.gossip.events import (
+    DownReason,
+    GossipEffect,
+    NeighborDown,
+    NeighborUp,
+    PeerDataLearned,
+)
 from kukuri_sidecar.proto.gossip.hyparview import HyParView
 from kukuri_sidecar.proto.gossip.limits import PeerPolicy, TopicCounters, Total
 from kukuri_sidecar.proto.gossip.plumtree import PlumTree
+from kukuri_sidecar.proto.gossip.probe import Probe
 from kukuri_sidecar.wire.gossip_messages import Gossip, GossipMessage, Graft, IHave, Prune, max_content_bytes
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
 
@@ -21,7 +28,7 @@ Accept = Callable[[TopicId, EndpointId, bytes, float], bool]
 class Topic:
     """Routes events to ``membership`` and ``tree``, and neighbor changes from the one to the other."""
 
-    __slots__ = ("counters", "max_content_bytes", "membership", "tree")
+    __slots__ = ("counters", "max_content_bytes", "membership", "probe", "tree")
 
     def __init__(
         self,
@@ -63,10 +70,12 @@ class Topic:
             max_message_bytes=max_message_bytes,
         )
 
+        self.probe = Probe(topic_id, config.probe, rng, self.counters, now)
+
     @property
     def due(self) -> float:
         """The next time ``on_deadline`` wants to run; may be early, never late."""
-        return min(self.membership.due, self.tree.due)
+        return min(self.membership.due, self.tree.due, self.probe.due)
 
     def received(
         self, sender: EndpointId, message: GossipMessage, now: float, out: list[GossipEffect]
@@ -74,18 +83,22 @@ class Topic:
         """Take a message; say whether it was about membership, so that peers may have become unneeded."""
         if isinstance(message, Gossip):  # the busiest first; a match would cost 0.3 µs more
             self.tree.gossip(sender, message, now, out)
+            if now >= self.probe.note_at and message.id in self.tree.seen:
+                self.probe.note_message(message.id, now)
             return False
         match message:
             case IHave():
                 self.tree.ihave(sender, message, now)
             case Graft():
                 self.tree.graft(sender, message, now, out)
+                if self.probe.grafted(sender, message.id, self.membership, now):
+                    self.membership.join((sender,), now, out)
             case Prune():
                 self.tree.prune(sender)
             case _:
                 start = len(out)
                 self.membership.received(sender, message, now, out)
-                self._settle(out, start)
+                self._settle(out, start, now)
                 return True
         return False
 
@@ -93,20 +106,24 @@ class Topic:
         """Take note that no connection to ``peer`` is left."""
         start = len(out)
         self.membership.connection_closed(peer, now, out)
-        self._settle(out, start)
+        self._settle(out, start, now)
         self.tree.forget_promises(peer)
 
-    def apply_policy(self, now: float, out: list[GossipEffect]) -> None:
+    def apply_policy(self, blocked: Iterable[EndpointId], now: float, out: list[GossipEffect]) -> None:
         """Act on a changed peer policy."""
         start = len(out)
         self.membership.apply_policy(now, out)
-        self._settle(out, start)
+        self._settle(out, start, now)
+        for peer in blocked:
+            self.probe.forget(peer)
 
     def quit(self, out: list[GossipEffect]) -> None:
         """Leave; the object is of no use afterwards."""
         start = len(out)
         self.membership.quit(out)
-        self._settle(out, start)
+        for effect in out[start:]:
+            if isinstance(effect, NeighborDown):
+                self.tree.neighbor_down(effect.peer)
         self.tree.close()
 
     def on_deadline(self, now: float, out: list[GossipEffect]) -> None:
@@ -114,14 +131,25 @@ class Topic:
         if now >= self.membership.due:
             start = len(out)
             self.membership.on_deadline(now, out)
-            self._settle(out, start)
+            self._settle(out, start, now)
         if now >= self.tree.due:
             self.tree.on_deadline(now, out)
+        if now >= self.probe.due:
+            self.probe.on_deadline(now, self.membership, out)
 
-    def _settle(self, out: list[GossipEffect], start: int) -> None:
-        """Tell the tree which neighbors came and went."""
+    def _settle(self, out: list[GossipEffect], start: int, now: float) -> None:
+        """Tell the tree which neighbors came and went, and the probe whom to remember."""
         for effect in out[start:]:
             if isinstance(effect, NeighborUp):
                 self.tree.neighbor_up(effect.peer)
+                self.probe.remember(effect.peer, self.membership.data_of(effect.peer), now)
             elif isinstance(effect, NeighborDown):
                 self.tree.neighbor_down(effect.peer)
+                if effect.reason is DownReason.LEFT:
+                    self.probe.forget(effect.peer)
+                else:
+                    self.probe.remember(effect.peer, None, now)
+                if not self.membership.active:
+                    self.probe.lonely(now)
+            elif isinstance(effect, PeerDataLearned):
+                self.probe.learn_data(effect.peer, effect.data)

@@ -1,6 +1,7 @@
 //! A real iroh-gossip node driven by JSON lines on stdio, for interop tests.
 //!
-//! `iroh-peer [--bind IP:PORT] [--secret-hex 64HEX] [--max-message-size N]`, loopback unless told otherwise.
+//! `iroh-peer [--bind IP:PORT] [--secret-hex 64HEX] [--max-message-size N] [--dht HOST:PORT[,...]]`, loopback
+//! unless told otherwise; `--dht` names the bootstrap nodes of a Mainline DHT to publish in and to look peers up.
 //! First line out: `{"event":"ready","endpoint_id","addresses","ticket","pid","max_message_size"}`.
 //! Commands: `commands::Command`, each with an optional `id` that its `ok` or `error` carries.
 //! Events: `ready ok error neighbor_up neighbor_down received lagged left connection_up connection_down`, each with
@@ -85,6 +86,7 @@ fn read_options(mut args: impl Iterator<Item = String>) -> Result<Options> {
         bind: ([127, 0, 0, 1], 0).into(),
         secret_key: SecretKey::generate(),
         max_message_size: None,
+        dht: Vec::new(),
     };
     while let Some(name) = args.next() {
         let mut value = || args.next().with_context(|| format!("{name} needs a value"));
@@ -100,6 +102,7 @@ fn read_options(mut args: impl Iterator<Item = String>) -> Result<Options> {
             "--max-message-size" => {
                 options.max_message_size = Some(value()?.parse().context("--max-message-size")?);
             }
+            "--dht" => options.dht = value()?.split(',').map(str::to_owned).collect(),
             _ => bail!("unknown option {name}"),
         }
     }

@@ -10,13 +10,15 @@ use anyhow::{Context, Result, bail};
 use data_encoding::BASE64;
 use iroh::{
     Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey,
-    address_lookup::memory::MemoryLookup,
+    address_lookup::{AddrFilter, memory::MemoryLookup},
     endpoint::{NetReportConfig, PortmapperConfig, presets},
     protocol::Router,
 };
 use iroh_gossip::{Gossip, TopicId};
+use iroh_mainline_address_lookup::DhtAddressLookup;
 use iroh_metrics::{MetricsGroup, MetricsGroupSet};
 use iroh_tickets::endpoint::EndpointTicket;
+use n0_mainline::DhtBuilder;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
@@ -38,6 +40,8 @@ pub struct Options {
     pub bind: SocketAddr,
     pub secret_key: SecretKey,
     pub max_message_size: Option<usize>,
+    /// Bootstrap nodes of the Mainline DHT where the endpoint publishes all its addresses and looks peers up.
+    pub dht: Vec<String>,
 }
 
 pub struct Node {
@@ -50,11 +54,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// Bind one socket and nothing else: no relay, no port mapping, no lookup but gossip's own and the given addresses.
+    /// Bind one socket and nothing else: no relay, no port mapping, no lookup but gossip's own, the given addresses
+    /// and, when asked for, the DHT.
     pub async fn start(options: Options, output: Output) -> Result<Self> {
         let lookup = MemoryLookup::new();
         let connections = Connections::new(output.clone());
-        let endpoint = Endpoint::builder(presets::Minimal)
+        let mut builder = Endpoint::builder(presets::Minimal)
             .secret_key(options.secret_key)
             .relay_mode(RelayMode::Disabled)
             .clear_address_lookup()
@@ -63,9 +68,17 @@ impl Node {
             .net_report_config(NetReportConfig::minimal())
             .hooks(connections.clone())
             .clear_ip_transports()
-            .bind_addr(options.bind)?
-            .bind()
-            .await?;
+            .bind_addr(options.bind)?;
+        if !options.dht.is_empty() {
+            let mut dht = DhtBuilder::default();
+            dht.bootstrap(&options.dht);
+            builder = builder.address_lookup(
+                DhtAddressLookup::builder()
+                    .dht_builder(dht)
+                    .addr_filter(AddrFilter::unfiltered()),
+            );
+        }
+        let endpoint = builder.bind().await?;
         let mut gossip = Gossip::builder();
         if let Some(size) = options.max_message_size {
             gossip = gossip.max_message_size(size);
