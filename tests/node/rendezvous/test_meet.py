@@ -134,3 +134,31 @@ async def test_what_is_remembered_is_bounded() -> None:
             found.offer(places(MAX_WAITING, begin))
             await anyio.sleep((MAX_WAITING / PARALLEL_DIALS + 1) * DIAL_S)
         assert len(found.meet._asked) <= MAX_REMEMBERED
+
+
+# --- ids without an address (scheme tracker) -----------------------------------------------------------
+
+
+async def every_second(*ids: EndpointId, seconds: int) -> AsyncIterator[EndpointId]:
+    for _ in range(seconds):
+        for candidate in ids:
+            yield candidate
+        await anyio.sleep(1)
+
+
+async def test_an_id_goes_to_the_topic_once_in_five_minutes() -> None:
+    async with search() as one:
+        await one.meet.run(every_second(PEER, seconds=round(ASK_AGAIN_S)))
+        assert one.topic.members == [PEER]
+        await one.meet.run(every_second(PEER, seconds=1))
+        assert one.topic.members == [PEER, PEER]
+        assert one.events == [CandidateFound(TOPIC, endpoint_id=PEER)] * 2
+        assert one.peers.dialled == []
+
+
+async def test_the_id_of_a_neighbor_is_no_candidate() -> None:
+    other = EndpointId(b"q" * 32)
+    async with search() as one:
+        one.topic.neighbors = [PEER]
+        await one.meet.run(every_second(PEER, other, seconds=1))
+        assert one.topic.members == [other]

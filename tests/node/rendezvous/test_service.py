@@ -43,14 +43,7 @@ class World:
 
     def join(self) -> bool:
         return self.rendezvous.start(
-            Search(
-                topic_id=TOPIC,
-                schemes=("announce",),
-                secret=None,
-                topics=self.topic,
-                neighbors=lambda: tuple(self.topic.neighbors),
-                message_hashes=tuple,
-            )
+            Search(TOPIC, ("announce",), None, self.topic, lambda: tuple(self.topic.neighbors), lambda: ())
         )
 
     @asynccontextmanager

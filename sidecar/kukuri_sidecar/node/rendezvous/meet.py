@@ -73,7 +73,7 @@ class Meet:
 
     def _is_worth_a_try(self, candidate: Candidate) -> bool:
         now = anyio.current_time()
-        if len(self._waiting) >= MAX_WAITING:
+        if not isinstance(candidate, EndpointId) and len(self._waiting) >= MAX_WAITING:
             return False
         if candidate in self._own_addresses() or now < self._asked.get(candidate, now):
             return False

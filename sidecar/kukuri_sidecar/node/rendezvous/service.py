@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -16,12 +17,14 @@ from kukuri_sidecar.node.dht import Dht
 from kukuri_sidecar.node.events import Emit
 from kukuri_sidecar.node.peers import Peers
 from kukuri_sidecar.node.rendezvous.announce import Announce
-from kukuri_sidecar.node.rendezvous.meet import Candidate, Meet, Meeting
+from kukuri_sidecar.node.rendezvous.meet import Meet, Meeting
 from kukuri_sidecar.node.rendezvous.tracker import Tracker
 from kukuri_sidecar.proto.core import Rng
 from kukuri_sidecar.wire.addr import SocketAddr
 from kukuri_sidecar.wire.ids import EndpointId, TopicId
 from kukuri_sidecar.wire.keys import SecretKey
+
+Candidates: TypeAlias = AsyncGenerator[SocketAddr, None] | AsyncGenerator[EndpointId, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,8 @@ class Rendezvous:
         """Own the searches until cancelled; those asked for before begin now."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            for topic_id in self._wanted:
-                self._begin(topic_id)
+            for search in self._wanted.values():
+                self._begin(search)
             task_status.started()
             await anyio.sleep_forever()
 
@@ -77,7 +80,7 @@ class Rendezvous:
         if self._dht is None:
             return False
         self._wanted[search.topic_id] = search
-        self._begin(search.topic_id)
+        self._begin(search)
         return True
 
     def stop(self, topic_id: TopicId) -> None:
@@ -86,11 +89,11 @@ class Rendezvous:
         if scope := self._running.pop(topic_id, None):
             scope.cancel()
 
-    def _begin(self, topic_id: TopicId) -> None:
+    def _begin(self, search: Search) -> None:
         """Start the search unless it runs; it can be stopped from now on, not from its first step on."""
-        if self._tasks and topic_id not in self._running:
-            scope = self._running[topic_id] = anyio.CancelScope()
-            self._tasks.start_soon(self._run_search, self._wanted[topic_id], scope)
+        if self._tasks and search.topic_id not in self._running:
+            scope = self._running[search.topic_id] = anyio.CancelScope()
+            self._tasks.start_soon(self._run_search, search, scope)
 
     async def _run_search(self, search: Search, scope: anyio.CancelScope) -> None:
         assert self._dht is not None  # noqa: S101 - checked by start
@@ -99,14 +102,9 @@ class Rendezvous:
             await checkpoint()  # ends here when the topic was left meanwhile
             async with anyio.create_task_group() as tasks:
                 for scheme in dict.fromkeys(search.schemes):
-                    tasks.start_soon(self._run_scheme, meet, self._candidates(scheme, search, self._dht))
+                    tasks.start_soon(_run, meet, self._candidates(scheme, search, self._dht))
 
-    @staticmethod
-    async def _run_scheme(meet: Meet, found: AsyncGenerator[Candidate, None]) -> None:
-        async with aclosing(found) as candidates:  # a look-up under way ends with the search
-            await meet.run(candidates)
-
-    def _candidates(self, scheme: Scheme, search: Search, dht: Dht) -> AsyncGenerator[Candidate, None]:
+    def _candidates(self, scheme: Scheme, search: Search, dht: Dht) -> Candidates:
         if scheme == "tracker":
             return Tracker(
                 dht,
@@ -127,3 +125,8 @@ class Rendezvous:
             rng=self._rng,
             wall_ms=self._wall_ms,
         ).meet()
+
+
+async def _run(meet: Meet, candidates: Candidates) -> None:
+    async with aclosing(candidates):  # a look-up under way ends with the search
+        await meet.run(candidates)
