@@ -136,8 +136,8 @@ def test_a_bomb_costs_no_time(bomb: bytes) -> None:
     """At most 1 ms per KiB (trust.md M6); the best of three, for others use this machine too."""
     took = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         with suppress(DecodeError):
             decode(bomb)
-        took.append(time.perf_counter() - start)
+        took.append(time.process_time() - start)
     assert min(took) < 0.002

@@ -165,8 +165,8 @@ def test_a_bomb_costs_no_time() -> None:
     bomb = message(labels + TXT + (b"\xc0\x0c" + TXT) * 63, 64)
     took = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         with suppress(DecodeError):
             decode_message(bomb)
-        took.append(time.perf_counter() - start)
+        took.append(time.process_time() - start)
     assert min(took) < 0.001 * len(bomb) / 1_024
